@@ -1,0 +1,14 @@
+"""`python -m comfyserve`, the same as the command `comfyserve`."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line."""
+    from comfyserve.cli.app import app
+
+    app(prog_name="comfyserve")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""What is known of bytes: their hash, their type, and a name that is safe to give them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+MediaKind = Literal["image", "video", "audio", "text", "file", "latent"]
+"""The kinds of output the official contract knows; anything else is a ``file``."""
+
+HEAD_SIZE = 8192
+"""How many bytes of a file's beginning are enough to tell its type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Bytes a caller brings as an input: either a file or the content itself.
+
+    *name* is only a hint for its ending; the server gets a name made of the hash.
+    """
+
+    name: str
+    path: Path | None = None
+    content: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.content is None):
+            raise ValueError("an upload has either a path or content")
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file that the graph needs on the backend before it can run.
+
+    *targets* are the node inputs ``(node id, input name)`` that get its name there. For a mask
+    that is laid over an image, *mask_of* is the target of that image.
+    """
+
+    targets: tuple[tuple[str, str], ...]
+    upload: Upload
+    mask_of: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Bytes that were kept: where, and what they turned out to be.
+
+    *location* is for the sink that kept them: a path, or a blob's key.
+    """
+
+    location: str
+    size_bytes: int
+    hash: str
+    content_type: str
+
+
+def content_type(head: bytes, name: str = "") -> str:
+    """The MIME type of bytes that begin with *head*, told from the content.
+
+    *name* only breaks a tie where the content allows several answers (JSON is also text).
+    """
+    for signature in _SIGNATURES:
+        if signature.matches(head):
+            return signature.content_type
+    return _textual(head, name) or "application/octet-stream"
+
+
+def media_kind(mime: str) -> MediaKind:
+    """Which of the contract's output types a MIME type is; 3D and unknown types are ``file``."""
+    if mime == "application/x-comfyui-latent":
+        return "latent"
+    family = mime.partition("/")[0]
+    match family:
+        case "image" | "video" | "audio" | "text":
+            return family
+        case _:
+            return "text" if mime in ("application/json",) else "file"
+
+
+def content_hash(hexdigest: str) -> str:
+    """How a blake3 digest is written everywhere: ``blake3:<hex>``."""
+    return f"blake3:{hexdigest}"
+
+
+def safe_name(name: str) -> str:
+    """The last part of *name*, without anything a file system would take for more than a name.
+
+    >>> safe_name("../../etc/pass:wd")
+    'pass_wd'
+    """
+    last = re.split(r"[\\/]", name)[-1]
+    clean = re.sub(r'[\x00-\x1f\x7f<>:"|?*]', "_", last).rstrip(" .")
+    stem, dot, ending = clean.partition(".")
+    if not stem.strip() and not ending:
+        return "file"
+    if stem.upper() in _RESERVED:
+        stem += "_"
+    return _shortened(stem + dot + ending)
+
+
+def safe_folder(folder: str) -> PurePosixPath:
+    """*folder* as a relative path that stays below where it is put."""
+    parts = [part for part in re.split(r"[\\/]", folder) if part not in ("", ".", "..")]
+    return PurePosixPath(*(safe_name(part) for part in parts))
+
+
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{d}{n}" for d in ("COM", "LPT") for n in range(1, 10))}
+
+
+def _shortened(name: str, most: int = 200) -> str:
+    if len(name.encode()) <= most:
+        return name
+    ending = PurePosixPath(name).suffix[:20]
+    room = most - len(ending.encode())
+    return name.encode()[:room].decode(errors="ignore") + ending
+
+
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    content_type: str
+    pattern: re.Pattern[bytes]
+
+    def matches(self, head: bytes) -> bool:
+        return self.pattern.match(head) is not None
+
+
+# The formats ComfyUI's nodes write. docs/decisions says why this is not a catalogue of all formats.
+_SIGNATURES = tuple(
+    _Signature(mime, re.compile(pattern, re.DOTALL))
+    for mime, pattern in {
+        "image/png": rb"\x89PNG\r\n\x1a\n",
+        "image/jpeg": rb"\xff\xd8\xff",
+        "image/gif": rb"GIF8[79]a",
+        "image/webp": rb"RIFF....WEBP",
+        "audio/wav": rb"RIFF....WAVE",
+        "video/x-msvideo": rb"RIFF....AVI ",
+        "image/avif": rb"....ftyp(avif|avis)",
+        "image/heic": rb"....ftyp(heic|heix|mif1|msf1)",
+        "video/quicktime": rb"....ftypqt  ",
+        "audio/mp4": rb"....ftyp(M4A |M4B )",
+        "video/mp4": rb"....ftyp",
+        "video/webm": rb"\x1aE\xdf\xa3.{0,64}\x42\x82.{0,4}webm",
+        "video/x-matroska": rb"\x1aE\xdf\xa3",
+        "audio/flac": rb"fLaC",
+        "audio/ogg": rb"OggS",
+        "audio/mpeg": rb"ID3|\xff[\xfb\xf3\xf2\xfa]",
+        "model/gltf-binary": rb"glTF",
+        "image/tiff": rb"II\*\x00|MM\x00\*",
+        "image/x-exr": rb"v/1\x01",
+        "image/svg+xml": rb"(\xef\xbb\xbf)?\s*(<\?xml.{0,400}\?>\s*)?(<!--.{0,400}-->\s*)?<svg\b",
+        "application/pdf": rb"%PDF-",
+        "application/zip": rb"PK\x03\x04",
+        "model/x-ply": rb"ply\r?\n",
+        # A safetensors file: eight bytes of length, then the header's JSON.
+        "application/x-comfyui-latent": rb".{8}\{.{0,4096}\"latent_tensor\"",
+        "application/x-safetensors": rb".{6}\x00\x00\{\s*\"",
+    }.items()
+)
+
+
+def _textual(head: bytes, name: str) -> str | None:
+    if b"\x00" in head or not _is_utf8(head):
+        return None
+    return _TEXT_TYPES.get(PurePosixPath(name.lower()).suffix, "text/plain")
+
+
+# Where only the name tells one text from another.
+_TEXT_TYPES = {
+    ".json": "application/json",
+    ".csv": "text/csv",
+    ".md": "text/markdown",
+    ".srt": "application/x-subrip",
+    ".vtt": "text/vtt",
+    ".obj": "model/obj",
+    ".gltf": "model/gltf+json",
+}
+
+
+def _is_utf8(head: bytes) -> bool:
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        # The head may end inside a character.
+        return len(head) >= HEAD_SIZE and error.start >= len(head) - 4
+    return True

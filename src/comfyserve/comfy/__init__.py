@@ -1,0 +1,1 @@
+"""The door to ComfyUI: its wire words, and one server of it."""

@@ -1,0 +1,230 @@
+"""What the messages of one prompt add up to: how far it is, and what is known of its end."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from comfyserve.comfy.protocol import (
+    Cached,
+    Ended,
+    Executed,
+    Executing,
+    Failed,
+    Interrupted,
+    Message,
+    NodeStates,
+    NodeText,
+    Picture,
+    Started,
+    Step,
+    Succeeded,
+)
+from comfyserve.jobs import Progress
+
+_LEAST_STEPS: Final = 2
+"""Steps a node must have done before its pace says anything."""
+
+
+_ALMOST: Final = 0.99
+"""All nodes are done, but their outputs are not here yet."""
+
+
+class Attempt:
+    """The state of one prompt, built up message by message; it does no I/O and knows no clock.
+
+    *graph* is the graph as submitted and *nodes* the ones that are expected to run; *now* is
+    always a count of seconds that only grows.
+    """
+
+    def __init__(self, graph: Mapping[str, Any], nodes: Iterable[str], now: float) -> None:
+        self._graph = graph
+        self._weights = {node: _weight(graph[node]) for node in nodes}
+        self._submitted_at = now
+        self._started_at: float | None = None
+        self._ended_at: float | None = None
+        self._done: set[str] = set()
+        self._cached: frozenset[str] = frozenset()
+        self._node: str | None = None
+        self._node_since = now
+        self._step: tuple[float, float] | None = None
+        self._step_times: list[float] = []
+        self._step_since: float | None = None
+        self._durations: dict[str, float] = {}
+        self._message: str | None = None
+        self._highest = 0.0
+        self.last_words: list[Failed | Interrupted | Succeeded] = []
+        self.has_ended = False
+
+    @property
+    def has_started(self) -> bool:
+        """The prompt has left the server's queue, as far as anybody said."""
+        return self._started_at is not None
+
+    @property
+    def cached(self) -> frozenset[str]:
+        """The nodes whose results were there already."""
+        return self._cached
+
+    @property
+    def node(self) -> str | None:
+        """The node that runs now."""
+        return self._node
+
+    def class_of(self, node_id: str | None) -> str | None:
+        """The class of a node of the graph, also for one inside an expanded node."""
+        for name in (node_id, (node_id or "").split(".")[0]):
+            node = self._graph.get(name) if name is not None else None
+            if isinstance(node, Mapping):
+                return str(node.get("class_type"))
+        return None
+
+    def hear(self, message: Message, now: float) -> bool:
+        """Take a message in; True when the progress may have changed."""
+        match message:
+            case Started():
+                self.start(now)
+            case Cached(nodes=nodes):
+                self.start(now)
+                self._cached = frozenset(nodes)
+                self._done.update(nodes)
+            case Executing(display_id=node):
+                self.start(now)
+                self._enter(node, now)
+            case Step(node_id=node, value=value, maximum=maximum):
+                self.start(now)
+                self._make_step(node, value, maximum, now)
+            case NodeStates(nodes=states):
+                self.start(now)
+                self._done.update(
+                    state.display_id
+                    for node, state in states.items()
+                    if state.finished and node == state.display_id
+                )
+            case Executed(node_id=node):
+                self._done.add(node)
+            case NodeText(text=text):
+                self._message = text
+            case Failed() | Interrupted() | Succeeded():
+                self.last_words.append(message)
+            case Ended():
+                self.end(now)
+            case _:
+                return False
+        return not isinstance(message, Picture)
+
+    def start(self, now: float) -> None:
+        """The prompt runs, whoever said so."""
+        if self._started_at is None:
+            self._started_at = now
+            self._node_since = now
+
+    def end(self, now: float) -> None:
+        """The prompt has ended, whoever said so."""
+        self.start(now)
+        if self._ended_at is None:
+            self._leave(now)
+            self._ended_at = now
+        self.has_ended = True
+
+    def progress(self, now: float) -> Progress:
+        """The whole picture at this moment."""
+        self._highest = max(self._highest, self._part_done())
+        node = self._graph.get(self._node or "")
+        title = node.get("_meta", {}).get("title") if isinstance(node, Mapping) else None
+        return Progress(
+            value=self._highest,
+            nodes_done=len(self._done & self._weights.keys()),
+            nodes_total=len(self._weights),
+            current_node=self._node,
+            current_node_class=self.class_of(self._node),
+            current_node_title=title if isinstance(title, str) else None,
+            step=None if self._step is None else int(self._step[0]),
+            steps=None if self._step is None else int(self._step[1]),
+            message=self._message,
+            elapsed=now - (self._started_at if self._started_at is not None else now),
+            remaining=self._remaining(now),
+        )
+
+    def completed(self, now: float) -> Progress:
+        """The picture of an attempt that did all it had to."""
+        self._highest = 1.0
+        total = len(self._weights)
+        started = self._started_at if self._started_at is not None else now
+        return Progress(
+            value=1.0,
+            nodes_done=total,
+            nodes_total=total,
+            elapsed=(self._ended_at or now) - started,
+            remaining=(0.0, 0.0),
+        )
+
+    def seconds_queued(self, now: float) -> float:
+        """How long it waited, up to now if it waits still."""
+        return (self._started_at if self._started_at is not None else now) - self._submitted_at
+
+    def seconds_running(self, now: float) -> float:
+        """How long it ran, up to now if it runs still."""
+        if self._started_at is None:
+            return 0.0
+        return (self._ended_at if self._ended_at is not None else now) - self._started_at
+
+    @property
+    def seconds_by_node(self) -> Mapping[str, float]:
+        """How long each node ran that is done with."""
+        return dict(self._durations)
+
+    def _enter(self, node: str, now: float) -> None:
+        if node != self._node:
+            self._leave(now)
+            self._node = node
+            self._node_since = now
+
+    def _leave(self, now: float) -> None:
+        """The server runs one node after the other, so leaving one means it is done."""
+        if self._node is not None:
+            self._done.add(self._node)
+            spent = now - self._node_since
+            self._durations[self._node] = self._durations.get(self._node, 0.0) + spent
+        self._node = self._step = self._step_since = self._message = None
+        self._step_times.clear()
+
+    def _make_step(self, node: str | None, value: float, maximum: float, now: float) -> None:
+        if node is not None and self._node is None and node in self._graph:
+            self._enter(node, now)
+        if self._step is not None and self._step_since is not None and value > self._step[0]:
+            pace = (now - self._step_since) / (value - self._step[0])
+            self._step_times.append(pace)
+        self._step = (value, maximum)
+        self._step_since = now
+
+    def _part_done(self) -> float:
+        total = sum(self._weights.values())
+        if not total:
+            return 0.0
+        done = sum(weight for node, weight in self._weights.items() if node in self._done)
+        if self._node in self._weights and self._node not in self._done and self._step:
+            value, maximum = self._step
+            done += self._weights[self._node] * min(1.0, value / maximum if maximum > 0 else 0.0)
+        return min(_ALMOST, done / total)
+
+    def _remaining(self, now: float) -> tuple[float, float] | None:
+        """From the pace of the running node's steps and the time other nodes took."""
+        if self._step is None or len(self._step_times) < _LEAST_STEPS:
+            return None
+        value, maximum = self._step
+        pace = statistics.median(self._step_times)
+        since = now - (self._step_since if self._step_since is not None else now)
+        here = max(0.0, (maximum - value) * pace - since)
+        left = self._weights.keys() - self._done - {self._node or ""}
+        usual = statistics.median(self._durations.values()) if self._durations else pace
+        slowest = max(self._durations.values(), default=pace)
+        return (here, here * 1.25 + len(left) * max(usual, slowest / 2))
+
+
+def _weight(node: object) -> float:
+    """How much of the bar a node gets: a sampler's share grows with its steps."""
+    inputs = node.get("inputs") if isinstance(node, Mapping) else None
+    steps = inputs.get("steps") if isinstance(inputs, Mapping) else None
+    return float(max(1, steps)) if isinstance(steps, int) and not isinstance(steps, bool) else 1.0

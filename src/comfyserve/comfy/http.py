@@ -1,0 +1,170 @@
+"""One HTTP session with a server: questions go out, answers come back as JSON or as our errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+from yarl import URL
+
+from comfyserve.errors import BackendAnswerInvalid, BackendRefused, BackendUnreachable
+
+CHUNK: Final = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long each wait on a server may take, in seconds.
+
+    *connect*: until a connection stands. *answer*: until a request is answered. *stall*: between
+    two pieces of a file. *silence*: without a message, until the server itself is asked.
+    *poll*: between two questions to the server while there is no socket. *lost*: how long a
+    server may refuse connections before its jobs count as lost with it; *away*: the same for one
+    that cannot be reached, where the network may be to blame.
+    """
+
+    connect: float = 5.0
+    answer: float = 30.0
+    stall: float = 60.0
+    silence: float = 10.0
+    poll: float = 1.0
+    lost: float = 3.0
+    away: float = 60.0
+
+
+class Http:
+    """The session; credentials go only to the server's own address and appear in no message."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        token: str | None,
+        verify_tls: bool,
+        timeouts: Timeouts,
+    ) -> None:
+        base = _base_url(url)
+        self.headers = dict(headers)
+        if token:
+            self.headers["Authorization"] = f"Bearer {token}"
+        self._auth = aiohttp.BasicAuth(base.user, base.password or "") if base.user else None
+        self._root = str(base.with_user(None)).rstrip("/")
+        self._verify_tls = verify_tls
+        self._timeouts = timeouts
+
+    @property
+    def url(self) -> str:
+        """The server's address, without credentials."""
+        return self._root
+
+    def at(self, path: str) -> str:
+        """The whole address of a *path*."""
+        return self._root + path
+
+    async def open(self) -> aiohttp.ClientSession:
+        """Open the session, which the socket shares; `close` ends it."""
+        self.session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self._verify_tls, limit=64),
+            auth=self._auth,
+            timeout=aiohttp.ClientTimeout(
+                total=self._timeouts.answer, sock_connect=self._timeouts.connect
+            ),
+        )
+        return self.session
+
+    async def close(self) -> None:
+        """End the session and its connections."""
+        await self.session.close()
+
+    async def json(self, method: str, path: str) -> Mapping[str, Any]:
+        """Ask for a JSON object; anything else is a `BackendAnswerInvalid`."""
+        return self.parsed(f"{method} {path}", *await self.ask(method, path))
+
+    async def ask(self, method: str, path: str, **options: Any) -> tuple[int, str]:
+        """Send a request; the status and the text of its answer."""
+        async with self.request(method, path, **options) as response:
+            return response.status, await response.text(errors="replace")
+
+    @asynccontextmanager
+    async def request(
+        self, method: str, path: str, **options: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request and hand out the answer as it arrives.
+
+        Raises `BackendUnreachable` when there is none or it breaks off, and `BackendRefused`
+        when the server wants credentials or sends us elsewhere.
+        """
+        try:
+            async with self.session.request(
+                method, self._encoded(path), headers=self.headers, allow_redirects=False, **options
+            ) as response:
+                self._check_admission(path, response)
+                yield response
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+
+    def parsed(
+        self, question: str, status: int, text: str, *, also: tuple[int, ...] = ()
+    ) -> Mapping[str, Any]:
+        """The JSON object that *text* is; a status other than 200 must be in *also*."""
+        if status != 200 and status not in also:
+            raise self.unexpected(question, status, text)
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError):
+            raise self.unexpected(question, status, text) from None
+        if not isinstance(document, dict):
+            raise self.unexpected(question, status, text)
+        return document
+
+    def unexpected(self, question: str, status: int, text: str) -> BackendAnswerInvalid:
+        """The error for an answer that makes no sense; it quotes how the answer begins."""
+        seen = repr(" ".join(text.split())[:200]) if text.strip() else "nothing else"
+        return BackendAnswerInvalid(self.url, f"{question} was answered with {status} and {seen}")
+
+    def _encoded(self, path: str) -> URL:
+        return URL(self.at(path), encoded=True)
+
+    def _check_admission(self, path: str, response: aiohttp.ClientResponse) -> None:
+        status = response.status
+        # ComfyUI's own /view answers 403 for a subfolder outside: a fact about the file, not us.
+        if status in (401, 407) or (status == 403 and path != "/view"):
+            raise BackendRefused(self.url, _refusal(status))
+        if 300 <= status < 400:
+            where = response.headers.get("Location", "elsewhere")
+            raise BackendRefused(self.url, f"it sends us on to {where}; use that address")
+
+    def _unreachable(self, error: Exception) -> BackendUnreachable:
+        if _is_refusal(error):
+            return BackendUnreachable(self.url, "the connection was refused", refused=True)
+        if isinstance(error, TimeoutError):
+            return BackendUnreachable(self.url, "no answer in time")
+        return BackendUnreachable(self.url, str(error) or type(error).__name__)
+
+
+def _base_url(url: str) -> URL:
+    try:
+        base = URL(url if "://" in url else f"http://{url}")
+    except ValueError:
+        base = URL()
+    if base.scheme not in ("http", "https") or not base.host:
+        raise BackendUnreachable(url, "an address begins with http:// or https:// and a host")
+    return base.with_query(None).with_fragment(None)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a machine is there and says that no server listens."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    # Several addresses of one name are tried together; the joint error only has their words.
+    return isinstance(cause, ConnectionRefusedError) or "refused" in str(cause).lower()
+
+
+def _refusal(status: int) -> str:
+    if status == 403:
+        return "it answers 403; a proxy or the server's own host and origin check is in the way"
+    return f"it answers {status}; give a token or a header that lets us in"

@@ -1,0 +1,153 @@
+"""A job: one execution of a workflow, how far it is, what it made, how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from comfyserve.assets import InputFile, MediaKind
+from comfyserve.errors import JobFailed
+from comfyserve.workflows.graph import Graph
+
+
+class JobStatus(StrEnum):
+    """Where a job stands, in the words of the Comfy API v2."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELING = "canceling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Nothing happens to the job any more."""
+        return not _MOVES[self]
+
+    def may_become(self, other: JobStatus) -> bool:
+        """Whether a job may move from this status to *other*."""
+        return other in _MOVES[self]
+
+
+_MOVES: Mapping[JobStatus, frozenset[JobStatus]] = {
+    JobStatus.QUEUED: frozenset(
+        {JobStatus.RUNNING, JobStatus.CANCELED, JobStatus.FAILED, JobStatus.EXPIRED}
+    ),
+    JobStatus.RUNNING: frozenset(
+        {JobStatus.QUEUED, JobStatus.CANCELING, JobStatus.SUCCEEDED, JobStatus.FAILED}
+    ),
+    JobStatus.CANCELING: frozenset({JobStatus.CANCELED, JobStatus.SUCCEEDED, JobStatus.FAILED}),
+    JobStatus.SUCCEEDED: frozenset(),
+    JobStatus.FAILED: frozenset(),
+    JobStatus.CANCELED: frozenset(),
+    JobStatus.EXPIRED: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One execution of a workflow, with the graph it runs bound to it.
+
+    *id* is a canonical lowercase UUID and the prompt_id of its first attempt. *seeds* are the
+    seeds really used, by address (``{"3.seed": 7}``).
+    """
+
+    id: str
+    graph: Graph
+    files: tuple[InputFile, ...] = ()
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    extra_data: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_graph(self, graph: Graph) -> Job:
+        """The same job with another graph, as after its files got their names."""
+        return replace(self, graph=graph, files=())
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is: always the whole picture, never a difference.
+
+    *value* is the part of all work that is done, 0 to 1, and never goes back within an attempt.
+    *step* of *steps* is the current node's own count, *message* what it says of itself. *elapsed*
+    and *remaining* are seconds; *remaining* is a range ``(least, most)``, known once something
+    can be said.
+    """
+
+    value: float = 0.0
+    nodes_done: int = 0
+    nodes_total: int = 0
+    current_node: str | None = None
+    current_node_class: str | None = None
+    current_node_title: str | None = None
+    step: int | None = None
+    steps: int | None = None
+    message: str | None = None
+    elapsed: float = 0.0
+    remaining: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A live picture of what a node is working on; *node_id* is None where nobody said."""
+
+    node_id: str | None
+    content_type: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Something a job produced: a file, or a string that a node showed.
+
+    *key* is the word the node used for it (``images``, ``audio``, ``text``..). *location* says
+    where its bytes were put: a path, or a blob's key. *temp* marks what ComfyUI calls temporary.
+    """
+
+    node_id: str
+    key: str
+    name: str
+    type: MediaKind
+    content_type: str
+    size_bytes: int
+    hash: str
+    location: str
+    subfolder: str = ""
+    temp: bool = False
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed, in a form that travels; *code* names one of the errors of `errors`."""
+
+    code: str
+    message: str
+    node_id: str | None = None
+    class_type: str | None = None
+    exception_type: str | None = None
+    traceback: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, failure: JobFailed) -> JobError:
+        """The travelling form of a raised failure."""
+        return cls(
+            failure.code,
+            failure.message,
+            failure.node_id,
+            failure.class_type,
+            failure.exception_type,
+            failure.traceback,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """How long a job took, in seconds: waiting, running, and in each node that ran."""
+
+    queued: float = 0.0
+    running: float = 0.0
+    nodes: Mapping[str, float] = field(default_factory=dict)
