@@ -91,13 +91,13 @@ def safe_name(name: str) -> str:
     'pass_wd'
     """
     last = re.split(r"[\\/]", name)[-1]
-    clean = re.sub(r'[\x00-\x1f\x7f<>:"|?*]', "_", last).rstrip(" .")
+    clean = _shortened(re.sub(_UNSAFE, "_", last).rstrip(" ."))
     stem, dot, ending = clean.partition(".")
     if not stem.strip() and not ending:
         return "file"
-    if stem.upper() in _RESERVED:
-        stem += "_"
-    return _shortened(stem + dot + ending)
+    if stem.rstrip().upper() in _RESERVED:
+        return _shortened(f"{stem.rstrip()}_{dot}{ending}")
+    return clean
 
 
 def safe_folder(folder: str) -> PurePosixPath:
@@ -106,7 +106,14 @@ def safe_folder(folder: str) -> PurePosixPath:
     return PurePosixPath(*(safe_name(part) for part in parts))
 
 
-_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{d}{n}" for d in ("COM", "LPT") for n in range(1, 10))}
+# Lone surrogates can arrive inside JSON, but no file system takes them.
+_UNSAFE = r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]'
+
+# Windows takes these for devices, whatever ending follows.
+_RESERVED = {
+    *("CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"),
+    *(f"{device}{number}" for device in ("COM", "LPT") for number in "123456789¹²³"),
+}
 
 
 def _shortened(name: str, most: int = 200) -> str:
@@ -114,7 +121,7 @@ def _shortened(name: str, most: int = 200) -> str:
         return name
     ending = PurePosixPath(name).suffix[:20]
     room = most - len(ending.encode())
-    return name.encode()[:room].decode(errors="ignore") + ending
+    return (name.encode()[:room].decode(errors="ignore") + ending).rstrip(" .")
 
 
 @dataclass(frozen=True, slots=True)

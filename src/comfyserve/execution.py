@@ -37,7 +37,7 @@ from comfyserve.errors import (
 from comfyserve.events import Event, Noted, OutputSaved, PreviewDrawn, ProgressMade, StatusChanged
 from comfyserve.jobs import Job, JobError, JobStatus, Preview, Progress, Timings
 from comfyserve.outputs import Outputs, Sink, names_of
-from comfyserve.workflows.graph import Graph, nodes_of, upstream, with_inputs
+from comfyserve.workflows.graph import Graph, Node, nodes_of, upstream, with_inputs
 from comfyserve.workflows.node_catalog import NodeCatalog
 
 __all__ = ["Execution", "Sink", "cancel", "run"]
@@ -142,7 +142,7 @@ class Execution:
         if not self._is_reused:
             raise OutputUnavailable(f"The backend made {lost}, but no longer has it.")
         catalog = await self._backend.node_catalog()
-        for node in nodes_of(graph).values():
+        for node in _readable(graph).values():
             kind = catalog.get(node.class_type)
             if kind is not None and kind.is_paid:
                 raise OutputUnavailable(
@@ -210,7 +210,7 @@ class Execution:
 
     def _expected_nodes(self, graph: Graph) -> list[str]:
         """The nodes that lead to an output; all of them where nobody knows the outputs."""
-        nodes = nodes_of(graph)
+        nodes = _readable(graph)
         catalog = self._backend.known_catalog
         ends = [node.id for node in nodes.values() if _is_output(catalog, node.class_type)]
         return list(upstream(nodes, ends)) if ends else list(nodes)
@@ -388,7 +388,7 @@ class Execution:
         if not self._was_deaf:
             return
         delivered = {output.node_id for output in self._outputs.saved}
-        for node in nodes_of(self._job.graph).values():
+        for node in _readable(self._job.graph).values():
             if _is_live(node.class_type) and node.id not in delivered:
                 raise OutputUnavailable(
                     f"Node {node.id} ({node.class_type}) sends its pictures only live, and the "
@@ -433,6 +433,18 @@ class Execution:
             f"Outputs that need node {node} ({kind}) are left out: {'; '.join(reasons)}",
             node_id=node,
         )
+
+
+def _readable(graph: Graph) -> dict[str, Node]:
+    """The nodes that are nodes; whether the others are errors is for the backend to say."""
+    entries = {
+        node: entry
+        for node, entry in graph.items()
+        if isinstance(entry, Mapping)
+        and isinstance(entry.get("class_type"), str)
+        and isinstance(entry.get("inputs"), Mapping)
+    }
+    return nodes_of(entries)
 
 
 def _is_output(catalog: NodeCatalog | None, class_type: str) -> bool:

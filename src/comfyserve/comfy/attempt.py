@@ -27,6 +27,10 @@ _LEAST_STEPS: Final = 2
 """Steps a node must have done before its pace says anything."""
 
 
+_MOST_STEPS: Final = 10_000
+"""As many as a sampler takes; more says nothing of the work it does."""
+
+
 _ALMOST: Final = 0.99
 """All nodes are done, but their outputs are not here yet."""
 
@@ -132,7 +136,8 @@ class Attempt:
         """The whole picture at this moment."""
         self._highest = max(self._highest, self._part_done())
         node = self._graph.get(self._node or "")
-        title = node.get("_meta", {}).get("title") if isinstance(node, Mapping) else None
+        meta = node.get("_meta") if isinstance(node, Mapping) else None
+        title = meta.get("title") if isinstance(meta, Mapping) else None
         return Progress(
             value=self._highest,
             nodes_done=len(self._done & self._weights.keys()),
@@ -156,7 +161,7 @@ class Attempt:
             value=1.0,
             nodes_done=total,
             nodes_total=total,
-            elapsed=(self._ended_at or now) - started,
+            elapsed=(self._ended_at if self._ended_at is not None else now) - started,
             remaining=(0.0, 0.0),
         )
 
@@ -227,4 +232,6 @@ def _weight(node: object) -> float:
     """How much of the bar a node gets: a sampler's share grows with its steps."""
     inputs = node.get("inputs") if isinstance(node, Mapping) else None
     steps = inputs.get("steps") if isinstance(inputs, Mapping) else None
-    return float(max(1, steps)) if isinstance(steps, int) and not isinstance(steps, bool) else 1.0
+    if not isinstance(steps, int) or isinstance(steps, bool):
+        return 1.0
+    return float(min(max(1, steps), _MOST_STEPS))

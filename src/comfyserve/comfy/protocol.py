@@ -7,12 +7,16 @@ means nothing to us becomes `Ignored`. The facts come from recorded sessions of 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 FEATURE_FLAGS: Final = '{"type":"feature_flags","data":{"supports_preview_metadata":true}}'
 """The first message a client sends, or previews never say which node they are of."""
+
+FLAWS: Final = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
+"""What reading a message raises when it is not as it should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,15 +188,15 @@ def read_text_frame(text: str) -> Message:
     kind, data = document["type"], document.get("data")
     try:
         return read_message(kind, data if isinstance(data, dict) else {})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except FLAWS as error:
         return Unreadable(f"a {kind!r} message lacks what it should hold ({error})")
 
 
 def read_message(kind: str, data: Mapping[str, Any]) -> Message:
-    """The message of that *kind*; raises KeyError, TypeError or ValueError on missing facts."""
+    """The message of that *kind*; raises one of `FLAWS` when facts are missing or absurd."""
     match kind:
         case "status":
-            return QueueLength(int(data["status"]["exec_info"]["queue_remaining"]))
+            return QueueLength(int(_count(data["status"]["exec_info"]["queue_remaining"])))
         case "execution_start":
             return Started(_name(data["prompt_id"]))
         case "execution_cached":
@@ -203,8 +207,8 @@ def read_message(kind: str, data: Mapping[str, Any]) -> Message:
             return Step(
                 _optional(data.get("prompt_id")),
                 _optional(data.get("node")),
-                float(data["value"]),
-                float(data["max"]),
+                _count(data["value"]),
+                _count(data["max"]),
             )
         case "progress_state":
             return _read_states(data)
@@ -258,8 +262,8 @@ def _read_states(data: Mapping[str, Any]) -> NodeStates:
     nodes = {
         str(node): NodeState(
             display_id=_optional(state.get("display_node_id")) or str(node),
-            value=float(state["value"]),
-            maximum=float(state["max"]),
+            value=_count(state["value"]),
+            maximum=_count(state["max"]),
             finished=state.get("state") == "finished",
         )
         for node, state in data["nodes"].items()
@@ -296,14 +300,13 @@ def _read_described_picture(frame: bytes) -> Message:
         return Unreadable("a preview's description is not JSON")
     if len(head) < length or not isinstance(about, dict):
         return Unreadable("a preview frame ends inside its description")
-    node = about.get("display_node_id") or about.get("node_id")
     kind = about.get("image_type")
-    return Picture(
-        _optional(about.get("prompt_id")),
-        _optional(node),
-        kind if isinstance(kind, str) else "image/jpeg",
-        data,
-    )
+    try:
+        prompt_id = _optional(about.get("prompt_id"))
+        node = _optional(about.get("display_node_id") or about.get("node_id"))
+    except TypeError as error:
+        return Unreadable(f"a preview's description names no node or prompt ({error})")
+    return Picture(prompt_id, node, kind if isinstance(kind, str) else "image/jpeg", data)
 
 
 def _word(frame: bytes) -> int:
@@ -313,7 +316,17 @@ def _word(frame: bytes) -> int:
 def _name(value: object) -> str:
     if isinstance(value, (str, int)) and not isinstance(value, bool):
         return str(value)
-    raise TypeError(f"{value!r} is no id")
+    raise TypeError(f"a value of type {type(value).__name__} is no id")
+
+
+def _count(value: Any) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError("a count has no end")
+    return number
 
 
 def _optional(value: object) -> str | None:

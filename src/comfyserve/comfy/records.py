@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from comfyserve.comfy.protocol import Message, read_message
+from comfyserve.comfy.protocol import FLAWS, Message, read_message
 
 _DEEPEST = 8
 
@@ -108,7 +108,7 @@ def _read_history_messages(messages: object) -> Iterator[Message]:
             case [str(kind), dict(data)]:
                 try:
                     yield read_message(kind, data)
-                except (KeyError, TypeError, ValueError, AttributeError):
+                except FLAWS:
                     continue
 
 
@@ -137,6 +137,10 @@ def _shown_value(node_id: str, key: str, index: int, leaf: Mapping[str, Any] | s
         key,
         index,
         filename=str(leaf["filename"]),
-        subfolder=str(leaf.get("subfolder") or ""),
-        folder=str(leaf.get("type") or "output"),
+        subfolder=_word(leaf.get("subfolder"), ""),
+        folder=_word(leaf.get("type"), "output"),
     )
+
+
+def _word(value: object, default: str) -> str:
+    return value if isinstance(value, str) and value else default

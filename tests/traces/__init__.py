@@ -1,0 +1,1 @@
+"""Recorded sessions of a real ComfyUI, and the server that plays them back."""
