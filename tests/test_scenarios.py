@@ -1078,3 +1078,40 @@ async def test_an_odd_neighbourhood(tmp_path: Path, name: str) -> None:
         if run.accepted:
             story, _ = await play(tmp_path / str(run.index), name, run=run.index)
             assert story.last.status is JobStatus.SUCCEEDED
+
+
+# The promise itself
+
+
+async def test_a_lost_server_is_told_within_five_seconds(tmp_path: Path) -> None:
+    """With the product's own timeouts, a dead server is known as such within 5 s."""
+    async with asyncio.timeout(5 + 1):
+        story, _ = await play(tmp_path, "txt2img", Kill("progress"), timeouts=Timeouts())
+
+    assert story.error.code == "backend_lost"
+
+
+async def test_a_lost_socket_hides_the_end_for_at_most_five_seconds(tmp_path: Path) -> None:
+    """With the product's own timeouts, an end that no socket told is known within 5 s."""
+    async with asyncio.timeout(5 + 1):
+        story, _ = await play(
+            tmp_path, "txt2img", DropSocket("progress", refuse=1000), timeouts=Timeouts()
+        )
+
+    assert story.last.status is JobStatus.SUCCEEDED
+
+
+async def test_silence_hides_the_end_for_at_most_fifteen_seconds(tmp_path: Path) -> None:
+    """With the product's own timeouts, an end that a silent socket hid is known within 15 s."""
+    async with asyncio.timeout(15 + 1):
+        story, _ = await play(tmp_path, "txt2img", GoSilent("progress"), timeouts=Timeouts())
+
+    assert story.last.status is JobStatus.SUCCEEDED
+
+
+def test_every_recording_is_used() -> None:
+    """The table at the top of this file names every recording there is."""
+    assert __doc__ is not None
+    rows = [row for row in __doc__.splitlines() if row.startswith("| ")]
+    named = {name.strip() for row in rows for name in row.split("|")[1].split(",")}
+    assert set(Recording.names()) <= named

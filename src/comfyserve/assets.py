@@ -156,7 +156,8 @@ _SIGNATURES = tuple(
         "model/gltf-binary": rb"glTF",
         "image/tiff": rb"II\*\x00|MM\x00\*",
         "image/x-exr": rb"v/1\x01",
-        "image/svg+xml": rb"(\xef\xbb\xbf)?\s*(<\?xml.{0,400}\?>\s*)?(<!--.{0,400}-->\s*)?<svg\b",
+        "image/svg+xml": rb"(\xef\xbb\xbf)?\s*(?:(?:<\?xml.{0,400}?\?>|<!--.{0,800}?-->"
+        rb"|<!DOCTYPE svg[^>]{0,400}>)\s*){0,6}+<svg\b",
         "application/pdf": rb"%PDF-",
         "application/zip": rb"PK\x03\x04",
         "model/x-ply": rb"ply\r?\n",

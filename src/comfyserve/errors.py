@@ -197,6 +197,8 @@ class FileUnavailable(BackendError):
     def __init__(self, url: str, name: str) -> None:
         super().__init__(url, f"it no longer has the file {name!r}")
         self.name = name
+        # A copy is made from these, so they are what the class itself is made from.
+        self.args = (url, name)
 
 
 class GraphRejected(BackendError):
@@ -256,11 +258,12 @@ class JobFailed(ComfyServeError):
         }
 
     def __str__(self) -> str:
+        message = self.message.strip()
         if self.node_id is None:
-            return _sentences(self.message)
+            return _sentences(message or "The job failed")
         kind = f" ({self.class_type})" if self.class_type else ""
-        cause = f"{self.exception_type}: " if self.exception_type else ""
-        return _sentences(f"Node {self.node_id}{kind} failed: {cause}{self.message}")
+        told = filter(None, (f"Node {self.node_id}{kind} failed", self.exception_type, message))
+        return _sentences(": ".join(told))
 
 
 class NodeFailed(JobFailed):
@@ -379,5 +382,6 @@ class EngineUnavailable(ComfyServeError):
 
 
 def _sentences(*parts: str) -> str:
-    ended = (part if part[-1] in ".?!" else f"{part}." for part in parts if part)
+    told = (part.rstrip() for part in parts)
+    ended = (part if part[-1] in ".?!" else f"{part}." for part in told if part)
     return " ".join(ended)

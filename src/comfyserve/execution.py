@@ -10,6 +10,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
 
@@ -111,8 +112,9 @@ class Execution:
     async def _events(self) -> AsyncGenerator[Event, None]:
         yield StatusChanged(self._job.id, JobStatus.QUEUED)
         try:
-            async for event in self._attempts():
-                yield event
+            async with aclosing(self._attempts()) as events:
+                async for event in events:
+                    yield event
         except _Canceled:
             yield self._ended(JobStatus.CANCELED)
         except JobFailed as error:
@@ -125,18 +127,20 @@ class Execution:
         else:
             yield self._ended(JobStatus.SUCCEEDED)
 
-    async def _attempts(self) -> AsyncIterator[Event]:
+    async def _attempts(self) -> AsyncGenerator[Event, None]:
         graph = await self._with_files()
-        async for event in self._try(graph, self._job.id):
-            yield event
-        if self._outputs.missing:
-            async for event in self._try_without_cache(graph):
+        async with aclosing(self._try(graph, self._job.id)) as events:
+            async for event in events:
                 yield event
+        if self._outputs.missing:
+            async with aclosing(self._try_without_cache(graph)) as events:
+                async for event in events:
+                    yield event
         if not self._outputs.saved:
             yield self._noted("warning", "The job succeeded, but no node saved or showed anything.")
         yield ProgressMade(self._job.id, self._current.completed(self._clock()))
 
-    async def _try_without_cache(self, graph: Graph) -> AsyncIterator[Event]:
+    async def _try_without_cache(self, graph: Graph) -> AsyncGenerator[Event, None]:
         """A cached run names the files of the run before; when they are gone, make them anew."""
         lost = names_of(self._outputs.missing)
         if not self._is_reused:
@@ -154,8 +158,9 @@ class Execution:
         await self._backend.free()
         await asyncio.sleep(_EMPTYING)
         self._is_reused = False
-        async for event in self._try(graph, str(uuid.uuid4())):
-            yield event
+        async with aclosing(self._try(graph, str(uuid.uuid4()))) as events:
+            async for event in events:
+                yield event
         if self._outputs.missing:
             raise OutputUnavailable(
                 f"The backend has deleted {names_of(self._outputs.missing)}, also after the graph "
@@ -174,7 +179,7 @@ class Execution:
             names.update(dict.fromkeys(file.targets, taken))
         return with_inputs(self._job.graph, names) if names else self._job.graph
 
-    async def _try(self, graph: Graph, prompt_id: str) -> AsyncIterator[Event]:
+    async def _try(self, graph: Graph, prompt_id: str) -> AsyncGenerator[Event, None]:
         """One attempt: submit, follow to the end, bring home what it made."""
         socket = self._backend.socket
         if not await socket.opened(self._backend.timeouts.connect):

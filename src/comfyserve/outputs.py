@@ -130,7 +130,7 @@ class Outputs:
 
     async def _save_text(self, text: ShownText) -> Output:
         name = f"node_{safe_name(text.node_id)}_{safe_name(text.key)}_{text.index + 1}.txt"
-        kept = await self._keep(_once(text.text.encode()), name, "", temp=False)
+        kept = await self._keep(_once(text.text.encode(errors="replace")), name, "", temp=False)
         return self._saved(kept, text.node_id, text.key, name, index=text.index)
 
     async def _keep(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -73,7 +74,7 @@ class Player:
         self._restarts = restarts
         self._kill = kill
         self._restart = restart
-        self._posts: asyncio.Queue[Posted] = asyncio.Queue(maxsize=256)
+        self._posts: deque[Posted] = deque()
         self._waiting: dict[int, Posted] = {}
         self._answers = {run.answer.id: run for run in recording.runs if run.answer is not None}
         self._runs = {run.post: run for run in recording.runs}
@@ -89,7 +90,8 @@ class Player:
         if self.finished.is_set():
             posted.reply.set_result(_no_more_runs(self._recording.name))
         else:
-            self._posts.put_nowait(posted)
+            self._posts.append(posted)
+            self._nudged.set()
         return posted
 
     def interrupt(self, prompt_id: str | None) -> None:
@@ -114,8 +116,8 @@ class Player:
     def die(self) -> None:
         """Play nothing more until the client posts to a living server again."""
         self.dead = True
-        while not self._posts.empty():
-            self._posts.get_nowait().reply.cancel()
+        while self._posts:
+            self._posts.popleft().reply.cancel()
         self._waiting.clear()
         self._held = None
         self._nudged.set()
@@ -147,8 +149,7 @@ class Player:
             await self._answer_held(over=isinstance(line, Sent) and line.is_end)
         await self._answer_held(over=True)
         self.finished.set()
-        while not self._posts.empty():
-            posted = self._posts.get_nowait()
+        for posted in self._posts:
             if not posted.reply.done():
                 posted.reply.set_result(_no_more_runs(self._recording.name))
 
@@ -202,14 +203,12 @@ class Player:
     async def _meet(self, run: Run) -> None:
         ours_run = any(job.ours and job.active for job in self._ledger.jobs)
         awaited = run.index < self._first + self._jobs
-        if not (awaited or self.dead or not ours_run or not self._posts.empty()):
+        if not (awaited or self.dead or not ours_run or self._posts):
             if run.accepted:
                 self._ledger.add(_theirs(run))
             return
         await self._answer_held(over=True)
-        posted = await self._posts.get()
-        while posted.reply.done():  # its client went away before its turn
-            posted = await self._posts.get()
+        posted = await self._next_post()
         self.dead = False
         self._keep_time(self._recording.lines[run.post].at)
         self._waiting[run.index] = posted
@@ -221,6 +220,15 @@ class Player:
             return
         limit = next((f.messages for f in self._faults if isinstance(f, fault.HoldAnswer)), 0)
         self._held = (run, self.position + limit) if limit else None
+
+    async def _next_post(self) -> Posted:
+        while True:
+            await self._obey()
+            while self._posts:
+                posted = self._posts.popleft()
+                if not posted.reply.done():  # else its client went away before its turn
+                    return posted
+            await self._nap(None)
 
     async def _answer(self, run: Run) -> None:
         if self._held is not None and self._held[0] is run:
@@ -303,6 +311,7 @@ class Player:
     async def _hold(self, job: Job | None) -> None:
         at = self._start
         stood = asyncio.get_running_loop().time()
+        await self._obey()
         while not (self._releases or self.dead or (job is not None and job.dropped)):
             await self._nap(None)
             await self._obey()

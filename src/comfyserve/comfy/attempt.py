@@ -148,7 +148,7 @@ class Attempt:
             step=None if self._step is None else int(self._step[0]),
             steps=None if self._step is None else int(self._step[1]),
             message=self._message,
-            elapsed=now - (self._started_at if self._started_at is not None else now),
+            elapsed=self.seconds_running(now),
             remaining=self._remaining(now),
         )
 
@@ -156,12 +156,11 @@ class Attempt:
         """The picture of an attempt that did all it had to."""
         self._highest = 1.0
         total = len(self._weights)
-        started = self._started_at if self._started_at is not None else now
         return Progress(
             value=1.0,
             nodes_done=total,
             nodes_total=total,
-            elapsed=(self._ended_at if self._ended_at is not None else now) - started,
+            elapsed=self.seconds_running(now),
             remaining=(0.0, 0.0),
         )
 

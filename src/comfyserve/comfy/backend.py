@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 import aiohttp
 
 from comfyserve.assets import Upload
-from comfyserve.comfy.http import CHUNK, Http
+from comfyserve.comfy.http import CHUNK, Http, text_of
 from comfyserve.comfy.http import Timeouts as Timeouts
 from comfyserve.comfy.records import HistoryEntry, QueueState, ShownFile, read_history, read_queue
 from comfyserve.comfy.socket import Socket
@@ -255,7 +255,7 @@ class Backend:
             if response.status in (403, 404):
                 raise FileUnavailable(self.url, file.filename)
             if response.status != 200:
-                raise self._http.unexpected("GET /view", response.status, await response.text())
+                raise self._http.unexpected("GET /view", response.status, await text_of(response))
             yield response.content.iter_any()
 
     async def _has_input(self, name: str, upload: Upload | None) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -49,11 +51,13 @@ class Http:
         timeouts: Timeouts,
     ) -> None:
         base = _base_url(url)
+        self._root = str(base.with_user(None)).rstrip("/")
         self.headers = dict(headers)
         if token:
-            self.headers["Authorization"] = f"Bearer {token}"
-        self._auth = aiohttp.BasicAuth(base.user, base.password or "") if base.user else None
-        self._root = str(base.with_user(None)).rstrip("/")
+            self.headers["Authorization"] = f"Bearer {token.strip()}"
+        elif base.user or base.password:
+            self.headers.setdefault("Authorization", _basic(base.user or "", base.password or ""))
+        self._check_headers()
         self._verify_tls = verify_tls
         self._timeouts = timeouts
 
@@ -70,10 +74,10 @@ class Http:
         """Open the session, which the socket shares; `close` ends it."""
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=self._verify_tls, limit=64),
-            auth=self._auth,
             timeout=aiohttp.ClientTimeout(
                 total=self._timeouts.answer, sock_connect=self._timeouts.connect
             ),
+            trace_configs=[_staying_here()],
         )
         return self.session
 
@@ -88,7 +92,7 @@ class Http:
     async def ask(self, method: str, path: str, **options: Any) -> tuple[int, str]:
         """Send a request; the status and the text of its answer."""
         async with self.request(method, path, **options) as response:
-            return response.status, await response.text(errors="replace")
+            return response.status, await text_of(response)
 
     @asynccontextmanager
     async def request(
@@ -124,11 +128,24 @@ class Http:
 
     def unexpected(self, question: str, status: int, text: str) -> BackendAnswerInvalid:
         """The error for an answer that makes no sense; it quotes how the answer begins."""
+        for secret in self._secrets():
+            text = text.replace(secret, "***")
         seen = repr(" ".join(text.split())[:200]) if text.strip() else "nothing else"
         return BackendAnswerInvalid(self.url, f"{question} was answered with {status} and {seen}")
 
     def _encoded(self, path: str) -> URL:
         return URL(self.at(path), encoded=True)
+
+    def _check_headers(self) -> None:
+        for name, value in self.headers.items():
+            if not name or re.search(r"[\x00-\x1f\x7f]", name + value):
+                reason = f"the header {name!r} holds a character that no header may hold"
+                raise BackendUnreachable(self._root, reason)
+
+    def _secrets(self) -> list[str]:
+        """What an answer may repeat, as some proxies do, but no message of ours."""
+        words = {word for value in self.headers.values() for word in (value, *value.split()[1:])}
+        return sorted((word for word in words if word), key=len, reverse=True)
 
     def _check_admission(self, path: str, response: aiohttp.ClientResponse) -> None:
         status = response.status
@@ -136,8 +153,7 @@ class Http:
         if status in (401, 407) or (status == 403 and path != "/view"):
             raise BackendRefused(self.url, _refusal(status))
         if 300 <= status < 400:
-            where = response.headers.get("Location", "elsewhere")
-            raise BackendRefused(self.url, f"it sends us on to {where}; use that address")
+            raise BackendRefused(self.url, _elsewhere(response))
 
     def _unreachable(self, error: Exception) -> BackendUnreachable:
         if _is_refusal(error):
@@ -147,13 +163,46 @@ class Http:
         return BackendUnreachable(self.url, str(error) or type(error).__name__)
 
 
+async def text_of(response: aiohttp.ClientResponse) -> str:
+    """The text of an answer, whatever encoding it claims: ComfyUI speaks UTF-8 alone."""
+    return (await response.read()).decode(errors="replace")
+
+
+def _staying_here() -> aiohttp.TraceConfig:
+    """A socket's handshake follows redirects, and would take our headers along: stop it."""
+
+    async def stop(_session: object, _context: object, told: object) -> None:
+        if isinstance(told, aiohttp.TraceRequestRedirectParams):
+            told.response.close()
+            raise aiohttp.ClientConnectionError(_elsewhere(told.response))
+
+    config = aiohttp.TraceConfig()
+    config.on_request_redirect.append(stop)
+    return config
+
+
+def _elsewhere(response: aiohttp.ClientResponse) -> str:
+    where = _without_secrets(response.headers.get("Location", "elsewhere"))[:200]
+    return f"it sends us on to {where}; use that address"
+
+
+def _basic(user: str, password: str) -> str:
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
+def _without_secrets(url: str) -> str:
+    """An address without the parts that may hold a password or a key."""
+    return re.split(r"[?#]", re.sub(r"^([a-z+.-]*:?//)?.*@", r"\1", url, flags=re.I | re.S))[0]
+
+
 def _base_url(url: str) -> URL:
     try:
         base = URL(url if "://" in url else f"http://{url}")
     except ValueError:
         base = URL()
     if base.scheme not in ("http", "https") or not base.host:
-        raise BackendUnreachable(url, "an address begins with http:// or https:// and a host")
+        reason = "an address begins with http:// or https:// and a host"
+        raise BackendUnreachable(_without_secrets(url), reason)
     return base.with_query(None).with_fragment(None)
 
 

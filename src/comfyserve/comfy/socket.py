@@ -108,7 +108,7 @@ class Listener:
         if len(self._messages) >= _CROWDED and _is_fleeting(message):
             kept = (other for other in self._messages if not _is_fleeting(other))
             self._messages = deque(kept)
-        if len(self._messages) < _MOST_MESSAGES:
+        if len(self._messages) < _MOST_MESSAGES or _weight(message):
             self._messages.append(message)
             self._bytes += _weight(message)
         self._arrived.set()
@@ -222,7 +222,8 @@ class Socket:
                 await socket.send_str(FEATURE_FLAGS)
                 was_open = await self._read(socket)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            self.last_error = str(error) or type(error).__name__
+            is_slow = isinstance(error, TimeoutError)
+            self.last_error = "no answer in time" if is_slow else str(error) or repr(error)
         finally:
             self._socket = None
             self._open.clear()
