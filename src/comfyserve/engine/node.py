@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from comfyserve.engine.folders import Folders
 
-Pixels = NDArray[np.float32]
+if TYPE_CHECKING:  # so that the protocol server answers clearly where numpy is missing
+    import numpy as np
+    from numpy.typing import NDArray
+
+Pixels: TypeAlias = "NDArray[np.float32]"
 """Pictures as ``[batch, height, width, 3]``, 0 to 1 (ComfyUI's IMAGE)."""
 
 
@@ -77,17 +78,26 @@ class Context(Protocol):
         """Raise `Interrupted` when the prompt was interrupted."""
 
     def send_picture(self, encoded: bytes, mime: str) -> None:
-        """Send an encoded picture to the owner's socket as a binary frame (event 1)."""
+        """Send an encoded picture to the owner's socket as a binary frame (event 1).
+
+        A socket that asked for preview metadata gets it as event 4, which names the node.
+        """
+
+    def send_text(self, text: str) -> None:
+        """Send a text to the owner's socket as a binary frame that names the node (event 3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
     """A kind of node, as `/object_info` describes it and the executor runs it.
 
-    *run* is called with the context and the inputs by name, in a worker thread.
-    *fingerprint* tells what besides the inputs decides the result (a file's hash), like
-    ComfyUI's ``IS_CHANGED``. *check* refuses values before anything is queued, like
-    ``VALIDATE_INPUTS``: it returns a sentence, or None.
+    *run* is called with the context and the inputs by name, in a worker thread; inputs that the
+    node does not declare are left out. *fingerprint* tells what besides the inputs decides the
+    result (a file's hash), like ComfyUI's ``IS_CHANGED``. *check* refuses values before anything
+    is queued, like ``VALIDATE_INPUTS``: it returns a sentence, or None. Both are called with the
+    `Folders` and, by name, those inputs that their signature names (None for a linked one); the
+    inputs that *check* names are left to it alone, so their ranges and choices are not checked.
+    *unload* gives back what the node keeps between runs (a loaded model).
     """
 
     name: str
@@ -101,3 +111,4 @@ class Node:
     api_node: bool = False
     fingerprint: Callable[..., str] | None = None
     check: Callable[..., str | None] | None = None
+    unload: Callable[[], None] | None = None

@@ -1,0 +1,1 @@
+"""What people have made in ComfyUI, read into typed inputs; pure, it never touches a server."""
