@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 import aiohttp
 
 from comfyserve.assets import Upload
-from comfyserve.comfy.http import CHUNK, Http, text_of
+from comfyserve.comfy.http import CHUNK, Http
 from comfyserve.comfy.http import Timeouts as Timeouts
 from comfyserve.comfy.records import HistoryEntry, QueueState, ShownFile, read_history, read_queue
 from comfyserve.comfy.socket import Socket
@@ -35,6 +35,9 @@ from comfyserve.workflows.node_catalog import NodeCatalog
 
 UPLOAD_FOLDER: Final = "comfyserve"
 """The subfolder of the server's input folder where uploads go, each named by its hash."""
+
+_SLOWEST: Final = 1 << 16
+"""Bytes a second that an upload must manage, or it counts as stuck."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,8 +258,10 @@ class Backend:
             if response.status in (403, 404):
                 raise FileUnavailable(self.url, file.filename)
             if response.status != 200:
-                raise self._http.unexpected("GET /view", response.status, await text_of(response))
-            yield response.content.iter_any()
+                raise self._http.unexpected(
+                    "GET /view", response.status, await self._http.text(response)
+                )
+            yield self._http.pieces(response)
 
     async def _has_input(self, name: str, upload: Upload | None) -> bool:
         """Whether an input of that name is there, and as long as *upload* if that is given."""
@@ -272,11 +277,14 @@ class Backend:
             form.add_field("image", content, filename=name, content_type=content_type)
             form.add_field("subfolder", UPLOAD_FOLDER)
             form.add_field("type", "input")
+            # A file of that name with other bytes is a broken one: the name is the bytes' hash.
+            form.add_field("overwrite", "true")
             if mask_of is not None:
                 folder, _, original = mask_of.rpartition("/")
                 reference = {"filename": original, "subfolder": folder, "type": "input"}
                 form.add_field("original_ref", json.dumps(reference))
-            patience = aiohttp.ClientTimeout(sock_connect=self.timeouts.connect)
+            longest = self.timeouts.answer + await asyncio.to_thread(_size, upload) / _SLOWEST
+            patience = aiohttp.ClientTimeout(total=longest, sock_connect=self.timeouts.connect)
             answer = self._http.parsed(
                 f"POST {path}", *await self._http.ask("POST", path, data=form, timeout=patience)
             )
@@ -314,6 +322,6 @@ def _told(node_errors: Mapping[str, Mapping[str, Any]]) -> list[str]:
         f"node {node} ({told.get('class_type', 'unknown')}): {error.get('message', 'error')}"
         + (f" ({error['details']})" if error.get("details") else "")
         for node, told in node_errors.items()
-        for error in told.get("errors", ())
+        for error in (told["errors"] if isinstance(told.get("errors"), list) else ())
         if isinstance(error, dict)
     ]

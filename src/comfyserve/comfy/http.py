@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from comfyserve.errors import BackendAnswerInvalid, BackendRefused, BackendUnreachable
@@ -52,7 +53,7 @@ class Http:
     ) -> None:
         base = _base_url(url)
         self._root = str(base.with_user(None)).rstrip("/")
-        self.headers = dict(headers)
+        self.headers = CIMultiDict(headers)
         if token:
             self.headers["Authorization"] = f"Bearer {token.strip()}"
         elif base.user or base.password:
@@ -92,25 +93,35 @@ class Http:
     async def ask(self, method: str, path: str, **options: Any) -> tuple[int, str]:
         """Send a request; the status and the text of its answer."""
         async with self.request(method, path, **options) as response:
-            return response.status, await text_of(response)
+            return response.status, await self.text(response)
 
     @asynccontextmanager
     async def request(
         self, method: str, path: str, **options: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request and hand out the answer as it arrives.
+        """Send a request and hand out the answer once it begins; `text` and `pieces` read it.
 
-        Raises `BackendUnreachable` when there is none or it breaks off, and `BackendRefused`
-        when the server wants credentials or sends us elsewhere.
+        Raises `BackendUnreachable` when there is none, and `BackendRefused` when the server wants
+        credentials or sends us elsewhere.
         """
-        try:
-            async with self.session.request(
+        with self._troubles():
+            response = await self.session.request(
                 method, self._encoded(path), headers=self.headers, allow_redirects=False, **options
-            ) as response:
-                self._check_admission(path, response)
-                yield response
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise self._unreachable(error) from error
+            )
+        async with response:
+            self._check_admission(path, response)
+            yield response
+
+    async def text(self, response: aiohttp.ClientResponse) -> str:
+        """The text of an answer, whatever encoding it claims: ComfyUI speaks UTF-8 alone."""
+        with self._troubles():
+            return (await response.read()).decode(errors="replace")
+
+    async def pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The bytes of an answer as they arrive."""
+        with self._troubles():
+            async for piece in response.content.iter_any():
+                yield piece
 
     def parsed(
         self, question: str, status: int, text: str, *, also: tuple[int, ...] = ()
@@ -145,7 +156,7 @@ class Http:
     def _secrets(self) -> list[str]:
         """What an answer may repeat, as some proxies do, but no message of ours."""
         words = {word for value in self.headers.values() for word in (value, *value.split()[1:])}
-        return sorted((word for word in words if word), key=len, reverse=True)
+        return sorted((word for word in words if len(word) > 3), key=len, reverse=True)
 
     def _check_admission(self, path: str, response: aiohttp.ClientResponse) -> None:
         status = response.status
@@ -155,17 +166,20 @@ class Http:
         if 300 <= status < 400:
             raise BackendRefused(self.url, _elsewhere(response))
 
+    @contextmanager
+    def _troubles(self) -> Iterator[None]:
+        """Where the connection fails or breaks off, it is a `BackendUnreachable`."""
+        try:
+            yield
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+
     def _unreachable(self, error: Exception) -> BackendUnreachable:
         if _is_refusal(error):
             return BackendUnreachable(self.url, "the connection was refused", refused=True)
         if isinstance(error, TimeoutError):
             return BackendUnreachable(self.url, "no answer in time")
         return BackendUnreachable(self.url, str(error) or type(error).__name__)
-
-
-async def text_of(response: aiohttp.ClientResponse) -> str:
-    """The text of an answer, whatever encoding it claims: ComfyUI speaks UTF-8 alone."""
-    return (await response.read()).decode(errors="replace")
 
 
 def _staying_here() -> aiohttp.TraceConfig:
