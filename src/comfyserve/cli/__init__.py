@@ -1,0 +1,1 @@
+"""The command line: run a workflow, try the built-in engine."""

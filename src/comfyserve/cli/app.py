@@ -1,0 +1,175 @@
+"""The commands and their options; what they do is imported once it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from comfyserve import __version__
+
+app = typer.Typer(
+    name="comfyserve",
+    help="Run ComfyUI workflows: a workflow file and your inputs in, pictures out.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: rich would double the time it takes to show
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"comfyserve {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def comfyserve(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Run ComfyUI workflows: a workflow file and your inputs in, pictures out."""
+
+
+@app.command()
+def run(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The workflow, exported in API format.")
+    ],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME=VALUE",
+            help="Inputs: prompt='a fox', steps=22, image=@in.png, or by address: 3.cfg=7.",
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="Short for prompt=TEXT.")
+    ] = None,
+    negative: Annotated[
+        str | None, typer.Option("--negative", help="Short for negative_prompt=TEXT.")
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option("--image", "-i", help="Short for image=@PATH.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Short for seed=N; -1 draws a fresh one.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where outputs are saved.")
+    ] = Path("output"),
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            "-s",
+            metavar="URL",
+            help="The ComfyUI to run it on; else COMFYSERVE_SERVER, else http://127.0.0.1:8188.",
+        ),
+    ] = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option("--header", metavar="NAME:VALUE", help="Send this header along; repeatable."),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option("--token", envvar="COMFYSERVE_TOKEN", help="Send this bearer token along."),
+    ] = None,
+    insecure_tls: Annotated[
+        bool, typer.Option("--insecure-tls", help="Accept any TLS certificate.")
+    ] = False,
+    temp: Annotated[
+        bool, typer.Option("--temp", help="Save temporary outputs too, under temp/.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One event a line on stdout, the result last.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only the saved paths, and errors.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the graph that would run, and queue nothing.")
+    ] = False,
+) -> None:
+    """Run a workflow and save what it makes.
+
+    Saved paths go to stdout, progress to stderr. Exit codes: 0 done, 1 failed, 2 usage,
+    3 server unreachable, 130 interrupted (Ctrl-C cancels the job; twice leaves at once).
+    """
+    from comfyserve.cli.assignments import assignments_from, headers_from
+    from comfyserve.cli.exit_codes import exit_code_of
+    from comfyserve.cli.run import Options, run_workflow
+
+    given = {"prompt": prompt, "negative_prompt": negative, "seed": seed, "image": image}
+    options = Options(
+        file=file,
+        assignments=assignments_from(inputs or (), given),
+        server=server,
+        headers=headers_from(header or ()),
+        token=token,
+        verify_tls=not insecure_tls,
+        output_dir=output,
+        keep_temp=temp,
+        as_json=as_json,
+        quiet=quiet,
+        dry_run=dry_run,
+    )
+    raise typer.Exit(exit_code_of(run_workflow(options)))
+
+
+@app.command()
+def engine(
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="The port; 0 takes a free one.")] = 8188,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--folder", metavar="DIR", help="Keeps input, output and temp; default: none."
+        ),
+    ] = None,
+    test_nodes: Annotated[
+        bool, typer.Option("--test-nodes", help="Offer nodes made for tests.")
+    ] = False,
+    preview_method: Annotated[
+        Literal["auto", "none"],
+        typer.Option("--preview-method", help="Whether samplers show pictures of each step."),
+    ] = "auto",
+    max_upload_size: Annotated[
+        float, typer.Option("--max-upload-size", metavar="MB", help="The largest request body.")
+    ] = 100,
+) -> None:
+    """Run the built-in engine: a small ComfyUI on CPU."""
+    from comfyserve.engine.errors import EngineError
+    from comfyserve.engine.server import EngineOptions, serve
+
+    options = EngineOptions(
+        host=host,
+        port=port,
+        folder=folder,
+        test_nodes=test_nodes,
+        preview_method=preview_method,
+        max_upload_size=max_upload_size,
+        on_ready=lambda url: typer.echo(f"comfyserve engine listening on {url}"),
+    )
+    try:
+        serve(options)
+    except EngineError as error:
+        typer.echo(error, err=True)
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where the pictures are saved.")
+    ] = Path("output"),
+) -> None:
+    """Make two pictures on the built-in engine."""
+    from comfyserve.cli.demo import run_demo
+    from comfyserve.cli.exit_codes import exit_code_of
+
+    raise typer.Exit(exit_code_of(run_demo(output)))

@@ -1,0 +1,76 @@
+"""How a command ends: one sentence on stderr where something is wrong, and an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, Final
+
+from comfyserve import errors
+from comfyserve.cli.progress_words import printable
+
+DONE: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+UNREACHABLE: Final = 3
+INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+
+
+def exit_code_of(work: Coroutine[Any, Any, None]) -> int:
+    """Run *work* to its end and return the exit code; what went wrong is said on stderr.
+
+    Ctrl-C cancels the work, which may clean up; a second one does not wait for that.
+    """
+    prepare_streams()
+    try:
+        asyncio.run(_ended_by_signals(work))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except asyncio.CancelledError:
+        return TERMINATED
+    except errors.ComfyServeError as error:
+        for line in str(error).splitlines():
+            print(printable(line), file=sys.stderr)
+        return code_for(error)
+    except BrokenPipeError:  # whoever read our stdout has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return DONE
+
+
+def code_for(error: errors.ComfyServeError) -> int:
+    """The exit code that tells a script what kind of error this is."""
+    match error:
+        case errors.InvalidInputs() | errors.WorkflowUnreadable() | errors.GraphInvalid():
+            return USAGE
+        case errors.BackendUnreachable() | errors.BackendRefused() | errors.BackendAnswerInvalid():
+            return UNREACHABLE
+        case errors.JobCanceled():
+            return INTERRUPTED
+        case _:
+            return FAILED
+
+
+def prepare_streams() -> None:
+    """Make sure that no character stops a command, whatever the console can show."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+async def _ended_by_signals(work: Coroutine[Any, Any, None]) -> None:
+    # Ctrl-C is asyncio's own; a closed terminal and `kill` should clean up as well.
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if task and number and signal.getsignal(number) == signal.SIG_DFL:
+            with suppress(NotImplementedError):  # on Windows nobody can ask so politely
+                loop.add_signal_handler(number, task.cancel)
+    await work

@@ -1,0 +1,1 @@
+"""The library: a workflow file in, its outputs out, from sync or async code."""

@@ -1,0 +1,187 @@
+"""The async client: workflows in, outputs out, on one ComfyUI server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import uuid
+from collections.abc import Mapping
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Self
+
+from comfyserve import execution
+from comfyserve.client.job_handle import AsyncJobHandle, FinishedJob
+from comfyserve.client.output_folder import OutputFolder
+from comfyserve.client.spool import Spool
+from comfyserve.client.workflow_inputs import Workflows, WorkflowSource
+from comfyserve.comfy.backend import Backend, Timeouts
+from comfyserve.errors import ComfyServeError
+from comfyserve.jobs import Job
+from comfyserve.workflows.workflow import Bound, Workflow
+
+DEFAULT_SERVER = "http://127.0.0.1:8188"
+"""Where ComfyUI listens unless it is told otherwise."""
+
+CANCEL_TIMEOUT = 5.0
+"""Seconds to tell a server that a job is canceled because nobody waits for it any more."""
+
+
+class AsyncClient:
+    """Runs workflows on the ComfyUI at *server*; use it with ``async with``.
+
+    *server* defaults to the environment's ``COMFYSERVE_SERVER``, then to `DEFAULT_SERVER`; it may
+    hold a path prefix. *headers* and *token* are for a proxy in front of it. *timeout* is how many
+    seconds `run` waits unless it is told otherwise, *timeouts* how long single requests may take.
+    Outputs are saved in *output_dir*; without one, in a temporary folder of the client's own.
+
+    Leaving the block stops listening, and leaves the server's jobs alone: cancel the ones that
+    should not go on.
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        token: str | None = None,
+        verify_tls: bool = True,
+        timeout: float | None = None,
+        timeouts: Timeouts | None = None,
+        output_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.server = server or os.environ.get("COMFYSERVE_SERVER") or DEFAULT_SERVER
+        self.timeout = timeout
+        self.output_dir = output_dir
+        self._backend = Backend(
+            self.server, headers=headers, token=token, verify_tls=verify_tls, timeouts=timeouts
+        )
+        self._workflows = Workflows(self._backend)
+        self._random = random.Random()
+        self._spool = Spool()
+        self._followed: dict[asyncio.Task[None], AsyncJobHandle] = {}
+        self._open = False
+
+    async def __aenter__(self) -> Self:
+        await self._backend.__aenter__()
+        self._open = True
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open = False
+        for task, handle in self._followed.items():
+            handle.leave()
+            task.cancel()
+        await asyncio.gather(*self._followed, return_exceptions=True)
+        await self._backend.__aexit__(kind, error, trace)
+        await asyncio.to_thread(self._spool.close)
+
+    async def run(
+        self,
+        workflow: WorkflowSource,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        output_dir: str | os.PathLike[str] | None = None,
+        keep_temp: bool = False,
+        timeout: float | None = None,  # noqa: ASYNC109 - the sync client's too
+        **named: Any,
+    ) -> FinishedJob:
+        """Run a workflow with *inputs* (or *named* ones) and return what it made.
+
+        Raises what `submit` and `AsyncJobHandle.result` raise. After *timeout* seconds that is
+        `JobTimedOut`, and the job goes on; canceling this call cancels the job on its server.
+        """
+        handle = await self.submit(
+            workflow, inputs, output_dir=output_dir, keep_temp=keep_temp, **named
+        )
+        try:
+            return await handle.result(self.timeout if timeout is None else timeout)
+        except asyncio.CancelledError:
+            await cancel_quickly(handle)
+            raise
+
+    async def submit(
+        self,
+        workflow: WorkflowSource,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        output_dir: str | os.PathLike[str] | None = None,
+        keep_temp: bool = False,
+        **named: Any,
+    ) -> AsyncJobHandle:
+        """Start a job and return its handle at once.
+
+        A file input is a path, bytes, an open binary file, or an output of an earlier job. Outputs
+        go to *output_dir*, else to the client's; temporary ones only with *keep_temp*, or where
+        nothing else was saved.
+
+        Raises `WorkflowUnreadable`, `GraphInvalid`, `InvalidInputs` or `BackendError`; what the
+        server says of the graph comes with the handle's result.
+        """
+        given = {**(inputs or {}), **named}
+        ready = await self.bind(workflow, given)
+        job = Job(str(uuid.uuid4()), ready.graph, ready.files, ready.seeds)
+        chosen = output_dir or self.output_dir
+        sink = self._spool if chosen is None else OutputFolder(chosen)
+        run = execution.run(self._backend, job, sink, keep_temp=keep_temp)
+        keeper = self._spool.keeper if chosen is None else None
+        handle = AsyncJobHandle(job, ready.inputs, run.cancel, keeper)
+        task = asyncio.create_task(_follow(run, handle, given), name=f"job {job.id}")
+        self._followed[task] = handle
+        task.add_done_callback(self._followed.pop)
+        return handle
+
+    async def cancel(self, job_id: str) -> None:
+        """Cancel exactly this job on the server, in its queue or while it runs."""
+        self._require_open()
+        for handle in self._followed.values():
+            if handle.id == job_id:
+                return await handle.cancel()
+        await execution.cancel(self._backend, job_id)
+
+    async def describe(self, workflow: WorkflowSource) -> Workflow:
+        """The workflow with its parameters, as the server's nodes describe them."""
+        self._require_open()
+        return await self._workflows.described(workflow)
+
+    async def bind(
+        self, workflow: WorkflowSource, inputs: Mapping[str, Any] | None = None
+    ) -> Bound:
+        """The graph that `submit` would run with these inputs, and what it needs."""
+        self._require_open()
+        return await self._workflows.bound(workflow, inputs or {}, self._random)
+
+    async def system_stats(self) -> Mapping[str, Any]:
+        """What the server says of itself: version, memory, devices."""
+        self._require_open()
+        return await self._backend.system_stats()
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise RuntimeError("the client is not open; use it with 'async with AsyncClient(..)'")
+
+
+async def cancel_quickly(handle: AsyncJobHandle) -> bool:
+    """Cancel a job nobody waits for any more; whether its server could be told in time."""
+    try:
+        async with asyncio.timeout(CANCEL_TIMEOUT):
+            await handle.cancel()
+    except (TimeoutError, ComfyServeError):
+        return False
+    return True
+
+
+async def _follow(run: execution.Execution, handle: AsyncJobHandle, inputs: object) -> None:
+    # The inputs stay referred to, so that a spooled file among them lives until it was sent.
+    try:
+        async with aclosing(aiter(run)) as events:
+            async for event in events:
+                handle.hear(event)
+    except Exception as error:  # it belongs to those who wait for the job
+        handle.fail(error)

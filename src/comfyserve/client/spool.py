@@ -1,0 +1,55 @@
+"""A temporary folder for outputs that nobody asked to save anywhere."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+import weakref
+from contextlib import AbstractAsyncContextManager, suppress
+from pathlib import Path, PurePath
+
+from comfyserve.assets import safe_name
+from comfyserve.client.output_folder import OutputFolder, OutputWriter
+
+
+class Spool:
+    """Takes outputs under names of its own, and drops each once nobody holds its keeper.
+
+    All files lie in one folder, made when it is needed: a folder for each job would cost a small
+    job more than all the rest.
+    """
+
+    def __init__(self) -> None:
+        self._folder: OutputFolder | None = None
+
+    def open(
+        self, name: str, subfolder: str, temp: bool
+    ) -> AbstractAsyncContextManager[OutputWriter]:
+        """Take one output; only the ending of its name is kept."""
+        if self._folder is None:
+            self._folder = OutputFolder(tempfile.mkdtemp(prefix="comfyserve-"))
+            # Also for those who never close their client.
+            weakref.finalize(self, shutil.rmtree, self._folder.root, ignore_errors=True)
+        ending = PurePath(safe_name(name)).suffix
+        return self._folder.open(f"{secrets.token_hex(8)}{ending}", "", temp=False)
+
+    def keeper(self, location: str) -> object:
+        """Whoever refers to the keeper keeps the file."""
+        keeper = _Keeper()
+        weakref.finalize(keeper, _remove, location)
+        return keeper
+
+    def close(self) -> None:
+        """Remove everything."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder.root, ignore_errors=True)
+
+
+class _Keeper:
+    __slots__ = ("__weakref__",)
+
+
+def _remove(location: str) -> None:
+    with suppress(OSError):
+        Path(location).unlink(missing_ok=True)

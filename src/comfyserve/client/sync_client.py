@@ -1,0 +1,195 @@
+"""The client for blocking code: the async one, on a thread of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from comfyserve.client.async_client import AsyncClient, cancel_quickly
+from comfyserve.client.job_handle import AsyncJobHandle, FinishedJob
+from comfyserve.client.loop_thread import LoopThread
+from comfyserve.client.output_files import OutputFile
+from comfyserve.client.workflow_inputs import WorkflowSource
+from comfyserve.comfy.backend import Timeouts
+from comfyserve.events import Event
+from comfyserve.jobs import JobStatus, Progress, Timings
+from comfyserve.workflows.workflow import Bound, Workflow
+
+T = TypeVar("T")
+
+
+class Client:
+    """Runs workflows on the ComfyUI at *server*; use it with ``with``, or `close` it.
+
+    Takes what `AsyncClient` takes, and does what it does. It may be used from several threads.
+    Ctrl-C while it waits for a job cancels exactly that job on its server.
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        token: str | None = None,
+        verify_tls: bool = True,
+        timeout: float | None = None,
+        timeouts: Timeouts | None = None,
+        output_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._client = AsyncClient(
+            server,
+            headers=headers,
+            token=token,
+            verify_tls=verify_tls,
+            timeout=timeout,
+            timeouts=timeouts,
+            output_dir=output_dir,
+        )
+        self._thread = LoopThread(self._client, name="comfyserve client")
+
+    @property
+    def server(self) -> str:
+        """The server's address."""
+        return self._client.server
+
+    def run(
+        self,
+        workflow: WorkflowSource,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        output_dir: str | os.PathLike[str] | None = None,
+        keep_temp: bool = False,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> FinishedJob:
+        """Run a workflow and return what it made; see `AsyncClient.run`."""
+        handle = self.submit(workflow, inputs, output_dir=output_dir, keep_temp=keep_temp, **named)
+        return handle.result(self._client.timeout if timeout is None else timeout)
+
+    def submit(
+        self,
+        workflow: WorkflowSource,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        output_dir: str | os.PathLike[str] | None = None,
+        keep_temp: bool = False,
+        **named: Any,
+    ) -> JobHandle:
+        """Start a job and return its handle at once; see `AsyncClient.submit`."""
+        submitting = self._client.submit(
+            workflow, inputs, output_dir=output_dir, keep_temp=keep_temp, **named
+        )
+        return JobHandle(self._thread.call(submitting), self._thread)
+
+    def cancel(self, job_id: str) -> None:
+        """Cancel exactly this job on the server, in its queue or while it runs."""
+        self._thread.call(self._client.cancel(job_id))
+
+    def describe(self, workflow: WorkflowSource) -> Workflow:
+        """The workflow with its parameters, as the server's nodes describe them."""
+        return self._thread.call(self._client.describe(workflow))
+
+    def bind(self, workflow: WorkflowSource, inputs: Mapping[str, Any] | None = None) -> Bound:
+        """The graph that `submit` would run with these inputs, and what it needs."""
+        return self._thread.call(self._client.bind(workflow, inputs))
+
+    def system_stats(self) -> Mapping[str, Any]:
+        """What the server says of itself: version, memory, devices."""
+        return self._thread.call(self._client.system_stats())
+
+    def close(self) -> None:
+        """Stop listening; the server's jobs go on unless they were canceled."""
+        self._thread.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class JobHandle:
+    """One submitted job, for blocking code; see `AsyncJobHandle`.
+
+    Ctrl-C while one of its methods waits cancels the job on its server.
+    """
+
+    def __init__(self, handle: AsyncJobHandle, thread: LoopThread) -> None:
+        self._handle = handle
+        self._thread = thread
+
+    @property
+    def id(self) -> str:
+        """The job's id: a canonical UUID, ComfyUI's prompt_id."""
+        return self._handle.id
+
+    @property
+    def status(self) -> JobStatus:
+        """Where the job stands."""
+        return self._handle.status
+
+    @property
+    def progress(self) -> Progress:
+        """How far the job is."""
+        return self._handle.progress
+
+    @property
+    def outputs(self) -> tuple[OutputFile, ...]:
+        """The outputs saved so far."""
+        return self._handle.outputs
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """The inputs really used."""
+        return self._handle.inputs
+
+    @property
+    def seeds(self) -> Mapping[str, int]:
+        """The seeds really used, by address."""
+        return self._handle.seeds
+
+    @property
+    def outputs_reused(self) -> bool:
+        """The server had everything from before; known at the end."""
+        return self._handle.outputs_reused
+
+    @property
+    def timings(self) -> Timings:
+        """How long the job took; known at the end."""
+        return self._handle.timings
+
+    def events(self, after: int = 0) -> Iterator[Event]:
+        """Yield the events after number *after*, in order, until the job's last one."""
+        stream = self._handle.events(after)
+        while (event := self._await(_next(stream))) is not None:
+            yield event
+
+    def wait(self, timeout: float | None = None) -> JobStatus:
+        """Wait until the job ended, well or not; see `AsyncJobHandle.wait`."""
+        return self._await(self._handle.wait(timeout))
+
+    def result(self, timeout: float | None = None) -> FinishedJob:
+        """Wait for the job to succeed, and return what it made; see `AsyncJobHandle.result`."""
+        return self._await(self._handle.result(timeout))
+
+    def cancel(self) -> None:
+        """Cancel exactly this job on its server; one that ended stays as it is."""
+        self._thread.call(self._handle.cancel())
+
+    def _await(self, waiting: Coroutine[Any, Any, T]) -> T:
+        try:
+            return self._thread.call(waiting)
+        except KeyboardInterrupt:
+            self._thread.call(cancel_quickly(self._handle))
+            raise
+
+
+async def _next(stream: AsyncGenerator[Event]) -> Event | None:
+    return await anext(stream, None)
