@@ -231,8 +231,11 @@ async def test_temporary_files_can_be_asked_for(backend: Backend, server: TinySe
 
 async def test_a_picture_from_the_socket_is_kept(sink: MemorySink, outputs: Outputs) -> None:
     """Pictures that are stored nowhere else get names of their own, in the order they came."""
-    first = await outputs.take_picture("7", Picture(None, None, "image/png", PNG))
-    second = await outputs.take_picture("a/b", Picture(None, "a/b", "image/jpeg", JPEG))
+    pictures = [("7", Picture(None, None, "image/png", PNG))]
+    pictures.append(("a/b", Picture(None, "a/b", "image/jpeg", JPEG)))
+    first, second = [
+        output for node, picture in pictures async for output in outputs.take_picture(node, picture)
+    ]
 
     assert [(o.name, o.index, o.content_type) for o in (first, second)] == [
         ("node_7_00001.png", 0, "image/png"),

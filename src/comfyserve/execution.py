@@ -11,7 +11,6 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Final
 
 from comfyserve.comfy.attempt import Attempt
@@ -24,7 +23,7 @@ from comfyserve.comfy.protocol import (
     QueueLength,
 )
 from comfyserve.comfy.records import HistoryEntry
-from comfyserve.comfy.socket import Heard, Listener, Nudged, SocketLost, SocketOpened
+from comfyserve.comfy.socket import Arrived, Heard, Listener, Nudged, SocketLost, SocketOpened
 from comfyserve.comfy.verdict import blocked, failure
 from comfyserve.errors import (
     BackendError,
@@ -36,8 +35,8 @@ from comfyserve.errors import (
     OutputUnavailable,
 )
 from comfyserve.events import Event, Noted, OutputSaved, PreviewDrawn, ProgressMade, StatusChanged
-from comfyserve.jobs import Job, JobError, JobStatus, Preview, Progress, Timings
-from comfyserve.outputs import Outputs, Sink, names_of
+from comfyserve.jobs import Job, JobError, JobStatus, Preview, Timings
+from comfyserve.outputs import Courier, Outputs, Sink, names_of
 from comfyserve.workflows.graph import Graph, Node, nodes_of, upstream, with_inputs
 from comfyserve.workflows.node_catalog import NodeCatalog
 
@@ -129,16 +128,21 @@ class Execution:
 
     async def _attempts(self) -> AsyncGenerator[Event, None]:
         graph = await self._with_files()
-        async with aclosing(self._try(graph, self._job.id)) as events:
-            async for event in events:
-                yield event
-        if self._outputs.missing:
-            async with aclosing(self._try_without_cache(graph)) as events:
+        async with Courier(self._wake) as self._courier:
+            async with aclosing(self._try(graph, self._job.id)) as events:
                 async for event in events:
                     yield event
+            if self._outputs.missing:
+                async with aclosing(self._try_without_cache(graph)) as events:
+                    async for event in events:
+                        yield event
         if not self._outputs.saved:
             yield self._noted("warning", "The job succeeded, but no node saved or showed anything.")
         yield ProgressMade(self._job.id, self._current.completed(self._clock()))
+
+    def _wake(self) -> None:
+        if self._listener is not None:
+            self._listener.put_now(Arrived())
 
     async def _try_without_cache(self, graph: Graph) -> AsyncGenerator[Event, None]:
         """A cached run names the files of the run before; when they are gone, make them anew."""
@@ -222,8 +226,8 @@ class Execution:
 
     async def _follow(self, listener: Listener, attempt: Attempt) -> AsyncIterator[Event]:
         """Tell what happens until the attempt has ended."""
-        status, place, told = JobStatus.QUEUED, None, Progress()
-        asked_at = self._clock()
+        status, told, asked_at = JobStatus.QUEUED, None, self._clock()
+        place: int | None = None
         away_since: float | None = None
         while not attempt.has_ended:
             heard = await listener.hear(self._patience(attempt, away_since))
@@ -248,12 +252,13 @@ class Execution:
             if now_is is not status:
                 status = now_is
                 yield StatusChanged(self._job.id, status)
-            async for event in self._brought(heard, attempt):
-                yield event
-            progress = attempt.progress(self._clock())
-            if attempt.has_started and _differs(progress, told):
-                told = progress
-                yield ProgressMade(self._job.id, progress)
+            if (preview := await self._take_what_came_with(heard, attempt)) is not None:
+                yield PreviewDrawn(self._job.id, preview)
+            for output in self._courier.arrived():
+                yield OutputSaved(self._job.id, output)
+            if attempt.has_started and attempt.standing != told:
+                told = attempt.standing
+                yield ProgressMade(self._job.id, attempt.progress(self._clock()))
 
     def _patience(self, attempt: Attempt, away_since: float | None) -> float:
         """How long to wait for a message before the server itself is asked."""
@@ -322,22 +327,19 @@ class Execution:
             return JobStatus.QUEUED
         return JobStatus.CANCELING if self._is_canceling else JobStatus.RUNNING
 
-    async def _brought(self, heard: Heard | None, attempt: Attempt) -> AsyncIterator[Event]:
-        """What a message brought with it: outputs or a preview."""
+    async def _take_what_came_with(self, heard: Heard | None, attempt: Attempt) -> Preview | None:
+        """Send for the outputs that a message announces or holds; a preview is handed back."""
         match heard:
             case Executed(node_id=node, ui=ui):
-                async for output in self._outputs.take(node, ui):
-                    yield OutputSaved(self._job.id, output)
-            case Picture() as picture:
-                source = picture.node_id or attempt.node
-                kind = picture.content_type
-                if source is not None and self._is_live_output(attempt.class_of(source), kind):
-                    output = await self._outputs.take_picture(source, picture)
-                    yield OutputSaved(self._job.id, output)
-                else:
-                    yield PreviewDrawn(self._job.id, Preview(source, kind, picture.data))
+                await self._courier.send(self._outputs.take(node, ui))
+            case Picture(content_type=kind, data=data):
+                source = heard.node_id or attempt.node
+                if source is None or not self._is_live_output(attempt.class_of(source), kind):
+                    return Preview(source, kind, data)
+                await self._courier.send(self._outputs.take_picture(source, heard))
             case _:
                 pass
+        return None
 
     def _is_live_output(self, class_type: str | None, content_type: str) -> bool:
         """Nodes like SaveImageWebsocket send their picture over the socket and nowhere else."""
@@ -353,8 +355,9 @@ class Execution:
                 if isinstance(message, Cached) and not attempt.cached:
                     attempt.hear(message, self._clock())
             for node, ui in entry.uis.items():
-                async for output in self._outputs.take(node, ui):
-                    yield OutputSaved(self._job.id, output)
+                await self._courier.send(self._outputs.take(node, ui))
+        for output in await self._courier.all():
+            yield OutputSaved(self._job.id, output)
         async for output in self._outputs.take_temp():
             yield OutputSaved(self._job.id, output)
         self._is_reused = any(node in attempt.cached for node in self._nodes_with_outputs())
@@ -459,10 +462,3 @@ def _is_output(catalog: NodeCatalog | None, class_type: str) -> bool:
 
 def _is_live(class_type: str) -> bool:
     return "websocket" in class_type.lower()
-
-
-def _differs(progress: Progress, told: Progress) -> bool:
-    """Whether more than the clock has moved."""
-    return replace(progress, elapsed=0.0, remaining=None) != replace(
-        told, elapsed=0.0, remaining=None
-    )

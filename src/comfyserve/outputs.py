@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections import deque
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Protocol
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
 
 from blake3 import blake3
 
@@ -16,6 +26,7 @@ from comfyserve.comfy.records import ShownFile, ShownText, shown
 from comfyserve.errors import BackendUnreachable, FileUnavailable
 from comfyserve.jobs import Output
 
+_MOST_ERRANDS: Final = 32
 _TRIES: Final = 3
 _PAUSE: Final = 0.5
 
@@ -79,13 +90,13 @@ class Outputs:
             if (output := await self._take_file(thing)) is not None:
                 yield output
 
-    async def take_picture(self, node_id: str, picture: Picture) -> Output:
+    async def take_picture(self, node_id: str, picture: Picture) -> AsyncIterator[Output]:
         """Keep a picture that came over the socket and is stored nowhere else."""
         self._pictures += 1
         ending = ".jpg" if picture.content_type == "image/jpeg" else ".png"
         name = f"node_{safe_name(node_id)}_{self._pictures:05}{ending}"
         kept = await self._keep(_once(picture.data), name, "", temp=False)
-        return self._saved(kept, node_id, "images", name, index=self._pictures - 1)
+        yield self._saved(kept, node_id, "images", name, index=self._pictures - 1)
 
     def try_again(self) -> None:
         """Forget which files were missing, as another attempt will make them."""
@@ -177,6 +188,62 @@ class Outputs:
         )
         self.saved.append(output)
         return output
+
+
+class Courier:
+    """Fetches outputs in the background, one after the other, while the job goes on.
+
+    *wake* is called whenever one has arrived. Leaving the context gives up what is on its way.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._errands: asyncio.Queue[AsyncIterator[Output]] = asyncio.Queue(_MOST_ERRANDS)
+        self._here: deque[Output] = deque()
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run_errands(), name="outputs")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def send(self, errand: AsyncIterator[Output]) -> None:
+        """Have the outputs that *errand* yields fetched; waits while too many are on their way."""
+        await self._unless_failed(self._errands.put(errand))
+
+    def arrived(self) -> Iterator[Output]:
+        """The outputs that came since the last time, in the order of their announcement."""
+        while self._here:
+            yield self._here.popleft()
+
+    async def all(self) -> Iterator[Output]:
+        """Wait for everything on its way; raises what kept an output from coming."""
+        await self._unless_failed(self._errands.join())
+        return self.arrived()
+
+    async def _run_errands(self) -> None:
+        while True:
+            async for output in await self._errands.get():
+                self._here.append(output)
+                self._wake()
+            self._errands.task_done()
+
+    async def _unless_failed(self, wait: Coroutine[Any, Any, None]) -> None:
+        """Wait, or raise the error that ended the errands for good."""
+        waiting = asyncio.ensure_future(wait)
+        try:
+            await asyncio.wait({waiting, self._task}, return_when=asyncio.FIRST_COMPLETED)
+            if self._task.done():
+                self._task.result()
+        finally:
+            waiting.cancel()
 
 
 def names_of(files: Iterable[ShownFile]) -> str:

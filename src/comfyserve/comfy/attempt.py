@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Final
 
 from comfyserve.comfy.protocol import (
@@ -31,6 +32,9 @@ _MOST_STEPS: Final = 10_000
 """As many as a sampler takes; more says nothing of the work it does."""
 
 
+_PACE_STEPS: Final = 50
+"""How many of the latest steps tell the pace."""
+
 _ALMOST: Final = 0.99
 """All nodes are done, but their outputs are not here yet."""
 
@@ -49,11 +53,13 @@ class Attempt:
         self._started_at: float | None = None
         self._ended_at: float | None = None
         self._done: set[str] = set()
+        self._weight = sum(self._weights.values())
+        self._weight_done = 0.0
         self._cached: frozenset[str] = frozenset()
         self._node: str | None = None
         self._node_since = now
         self._step: tuple[float, float] | None = None
-        self._step_times: list[float] = []
+        self._step_times: deque[float] = deque(maxlen=_PACE_STEPS)
         self._step_since: float | None = None
         self._durations: dict[str, float] = {}
         self._message: str | None = None
@@ -92,7 +98,7 @@ class Attempt:
             case Cached(nodes=nodes):
                 self.start(now)
                 self._cached = frozenset(nodes)
-                self._done.update(nodes)
+                self._finish(nodes)
             case Executing(display_id=node):
                 self.start(now)
                 self._enter(node, now)
@@ -101,13 +107,13 @@ class Attempt:
                 self._make_step(node, value, maximum, now)
             case NodeStates(nodes=states):
                 self.start(now)
-                self._done.update(
+                self._finish(
                     state.display_id
                     for node, state in states.items()
                     if state.finished and node == state.display_id
                 )
             case Executed(node_id=node):
-                self._done.add(node)
+                self._finish((node,))
             case NodeText(text=text):
                 self._message = text
             case Failed() | Interrupted() | Succeeded():
@@ -132,6 +138,12 @@ class Attempt:
             self._ended_at = now
         self.has_ended = True
 
+    @property
+    def standing(self) -> Hashable:
+        """What a progress says besides its times; cheap, and equal while nothing has changed."""
+        self._highest = max(self._highest, self._part_done())
+        return (self._highest, len(self._done), self._node, self._step, self._message)
+
     def progress(self, now: float) -> Progress:
         """The whole picture at this moment."""
         self._highest = max(self._highest, self._part_done())
@@ -140,7 +152,7 @@ class Attempt:
         title = meta.get("title") if isinstance(meta, Mapping) else None
         return Progress(
             value=self._highest,
-            nodes_done=len(self._done & self._weights.keys()),
+            nodes_done=len(self._done),
             nodes_total=len(self._weights),
             current_node=self._node,
             current_node_class=self.class_of(self._node),
@@ -188,7 +200,7 @@ class Attempt:
     def _leave(self, now: float) -> None:
         """The server runs one node after the other, so leaving one means it is done."""
         if self._node is not None:
-            self._done.add(self._node)
+            self._finish((self._node,))
             spent = now - self._node_since
             self._durations[self._node] = self._durations.get(self._node, 0.0) + spent
         self._node = self._step = self._step_since = self._message = None
@@ -203,15 +215,20 @@ class Attempt:
         self._step = (value, maximum)
         self._step_since = now
 
+    def _finish(self, nodes: Iterable[str]) -> None:
+        """These nodes are done; ones inside an expanded node do not count by themselves."""
+        for node in (self._weights.keys() & set(nodes)) - self._done:
+            self._done.add(node)
+            self._weight_done += self._weights[node]
+
     def _part_done(self) -> float:
-        total = sum(self._weights.values())
-        if not total:
+        if not self._weight:
             return 0.0
-        done = sum(weight for node, weight in self._weights.items() if node in self._done)
+        done = self._weight_done
         if self._node in self._weights and self._node not in self._done and self._step:
             value, maximum = self._step
             done += self._weights[self._node] * min(1.0, value / maximum if maximum > 0 else 0.0)
-        return min(_ALMOST, done / total)
+        return min(_ALMOST, done / self._weight)
 
     def _remaining(self, now: float) -> tuple[float, float] | None:
         """From the pace of the running node's steps and the time other nodes took."""

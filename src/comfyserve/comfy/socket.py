@@ -63,7 +63,12 @@ class Nudged:
     """Somebody on our own side wants the listener to look around."""
 
 
-Heard = Message | SocketOpened | SocketLost | Nudged
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """An output that was on its way is here."""
+
+
+Heard = Message | SocketOpened | SocketLost | Nudged | Arrived
 
 
 class Listener:
