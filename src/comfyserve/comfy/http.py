@@ -35,7 +35,7 @@ class Timeouts:
     stall: float = 60.0
     silence: float = 10.0
     poll: float = 1.0
-    lost: float = 3.0
+    lost: float = 2.5
     away: float = 60.0
 
 
@@ -175,7 +175,7 @@ class Http:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> BackendUnreachable:
-        if _is_refusal(error):
+        if is_refusal(error):
             return BackendUnreachable(self.url, "the connection was refused", refused=True)
         if isinstance(error, TimeoutError):
             return BackendUnreachable(self.url, "no answer in time")
@@ -220,7 +220,7 @@ def _base_url(url: str) -> URL:
     return base.with_query(None).with_fragment(None)
 
 
-def _is_refusal(error: Exception) -> bool:
+def is_refusal(error: Exception) -> bool:
     """Whether a machine is there and says that no server listens."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     # Several addresses of one name are tried together; the joint error only has their words.

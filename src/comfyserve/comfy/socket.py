@@ -212,7 +212,6 @@ class Socket:
 
     async def _connect_and_read(self) -> bool:
         """One life of the socket; True when it was open at all."""
-        was_open = False
         try:
             async with asyncio.timeout(self._connect_timeout):
                 socket = await self._session.ws_connect(
@@ -225,18 +224,20 @@ class Socket:
             async with socket:
                 self._socket = socket
                 await socket.send_str(FEATURE_FLAGS)
-                was_open = await self._read(socket)
+                await self._read(socket)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             is_slow = isinstance(error, TimeoutError)
             self.last_error = "no answer in time" if is_slow else str(error) or repr(error)
         finally:
+            was_open = self._open.is_set()
             self._socket = None
             self._open.clear()
         self._failed.set()
-        self._tell_all(SocketLost(self.last_error))
+        if was_open:
+            self._tell_all(SocketLost(self.last_error))
         return was_open
 
-    async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> bool:
+    async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         async for frame in socket:
             # The server greets whoever it has registered; before that nobody is known to it.
             if not self._open.is_set():
@@ -250,7 +251,6 @@ class Socket:
                 case _:
                     break
         self.last_error = f"the server closed the socket (code {socket.close_code})"
-        return self._open.is_set()
 
     async def _deliver(self, message: Message) -> None:
         match message:
