@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -14,6 +15,13 @@ settings.load_profile("patient")
 
 _CHANGES_RESULTS = ("COMFYSERVE_", "FORCE_COLOR", "NO_COLOR", "COLUMNS", "LINES", "XDG_")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C be heard: a shell's background job, such as a CI step may be, ignores it, and so
+    would every process that a test starts and interrupts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,1 @@
+"""What comfyserve costs, against its budgets; ``python -m bench`` prints the table."""

@@ -1,0 +1,37 @@
+"""How long a person waits for the first sign of life."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+from bench.budgets import Measured, WrongResult, percentile
+
+RUNS = 10
+MUST_S = 0.3
+AIM_S = 0.15
+
+
+def measure() -> Measured:
+    """Start ``comfyserve --help`` a few times; the first one fills caches and is not counted."""
+    seconds = [_help() for _ in range(RUNS + 1)][1:]
+    return Measured(
+        "comfyserve --help, median",
+        percentile(seconds, 50),
+        "s",
+        must=MUST_S,
+        aim=AIM_S,
+        detail=f"{RUNS} runs, {min(seconds):.2f} to {max(seconds):.2f} s",
+    )
+
+
+def _help() -> float:
+    start = time.perf_counter()
+    answer = subprocess.run(
+        [sys.executable, "-m", "comfyserve", "--help"], capture_output=True, timeout=60
+    )
+    elapsed = time.perf_counter() - start
+    if answer.returncode != 0 or b"run" not in answer.stdout:
+        raise WrongResult(f"comfyserve --help said: {(answer.stdout + answer.stderr).decode()}")
+    return elapsed
