@@ -2,13 +2,13 @@
 # Paths stay relative, so that a checkout whose path has spaces works.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo demo test check format lint types floors docs fix bench wheel clean
+.PHONY: help setup setup-demo demo test check format lint types floors docs fix bench bench-read wheel clean
 
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 PYTHON := $(BIN)/python
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: setup-demo ## Watch a text become a picture, on this machine alone
 	@$(PYTHON) -m comfyserve demo
@@ -20,6 +20,9 @@ check: format lint types floors docs ## Check format, lint, types, floors and do
 
 bench: setup ## Measure what comfyserve costs, against its budgets
 	@$(PYTHON) -m bench
+
+bench-read: setup ## Measure how well official templates are read
+	@$(PYTHON) -m bench.read
 
 wheel: setup ## Build the wheel and use it where no source is
 	@scripts/check-wheel

@@ -20,6 +20,8 @@ SCHEDULERS = ("normal", "karras", "simple", "sgm_uniform")
 
 SIGMA_MAX = 24.0
 SIGMA_MIN = 0.03
+FADE = 2.0  # the noise level at which half of the guidance is left
+RESCALE = 0.3  # how much of the contrast that guidance adds is taken back
 
 OnStep = Callable[[int, int, Samples], None]
 """Called after each step with its number from 1, how many there are, and the clean estimate."""
@@ -175,25 +177,27 @@ class _Run:
             (clean,) = self.model.estimate(scaled, t, [self.positive])
         else:
             wanted, other = self.model.estimate(scaled, t, [self.positive, self.negative])
-            clean = _guided(wanted, other, self.cfg)
+            clean = _guided(wanted, other, self.cfg, sigma)
         return np.clip(clean, np.float32(low), np.float32(high))
 
     def report(self, step: int, clean: Samples) -> None:
         self.on_step(step, len(self.levels) - 1, clean)
 
 
-def _guided(wanted: Samples, other: Samples, cfg: float) -> Samples:
-    """Step over *wanted*, away from *other*; contrast that guidance adds is mostly taken back."""
-    guided = other + np.float32(cfg) * (wanted - other)
+def _guided(wanted: Samples, other: Samples, cfg: float, sigma: float) -> Samples:
+    """Step over *wanted*, away from *other*; contrast that this adds is partly taken back.
+
+    What is drawn is decided while there is much noise. Later, guidance would only sharpen the
+    noise that is left, so it fades away with it.
+    """
+    fade = sigma**2 / (sigma**2 + FADE**2)
+    guided = wanted + np.float32((cfg - 1) * fade) * (wanted - other)
     axes = (1, 2, 3)
     mean = guided.mean(axis=axes, keepdims=True)
     spread = guided.std(axis=axes, keepdims=True)
     ratio = np.minimum(wanted.std(axis=axes, keepdims=True) / np.maximum(spread, 1e-6), 1.0)
     kept = np.float32(1 - RESCALE) + np.float32(RESCALE) * ratio
     return np.asarray(mean + (guided - mean) * kept, np.float32)
-
-
-RESCALE = 0.6
 
 
 def _euler(run: _Run, x: Samples) -> Samples:
