@@ -28,6 +28,7 @@ from comfyserve.errors import (
     GraphInvalid,
     GraphRejected,
     InputProblem,
+    InvalidAddress,
     InvalidInputs,
     JobBlocked,
     JobCanceled,
@@ -58,6 +59,11 @@ SENTENCES: list[tuple[ComfyServeError, str]] = [
     (
         InvalidInputs([InputProblem("steps", "'x' is no number."), InputProblem("cfg", "Why?")]),
         "'x' is no number.\nWhy?",
+    ),
+    (
+        InvalidAddress("ftp://x", "it has to begin with http:// or https:// and a host"),
+        "'ftp://x' cannot be used as a server's address: "
+        "it has to begin with http:// or https:// and a host.",
     ),
     (BackendError(URL, "the mask was not laid"), "http://gpu:8188: the mask was not laid."),
     (

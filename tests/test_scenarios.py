@@ -53,11 +53,17 @@ from typing import Any
 import pytest
 
 from comfyserve.assets import InputFile, Upload, content_type
+from comfyserve.client.output_folder import OutputFolder
 from comfyserve.comfy.backend import Timeouts
-from comfyserve.errors import BackendAnswerInvalid, BackendUnreachable, GraphRejected
+from comfyserve.errors import (
+    BackendAnswerInvalid,
+    BackendUnreachable,
+    GraphRejected,
+    OutputUnwritable,
+)
 from comfyserve.events import Event, OutputSaved, StatusChanged
 from comfyserve.execution import Execution
-from comfyserve.jobs import JobStatus
+from comfyserve.jobs import Job, JobStatus
 from tests.stories import HASTY, Story, connected, recorded_graph, tell
 from tests.traces.faults import (
     Answer,
@@ -74,6 +80,7 @@ from tests.traces.faults import (
     Vanish,
     Withhold,
 )
+from tests.traces.lines import Sent
 from tests.traces.recording import Recording
 from tests.traces.replay import Replay
 
@@ -1078,6 +1085,140 @@ async def test_an_odd_neighbourhood(tmp_path: Path, name: str) -> None:
         if run.accepted:
             story, _ = await play(tmp_path / str(run.index), name, run=run.index)
             assert story.last.status is JobStatus.SUCCEEDED
+
+
+# Several troubles at once
+
+
+ALL_BUT_THE_START = (
+    "executing",
+    "progress",
+    "progress_state",
+    "binary",
+    "executed",
+    "execution_success",
+    "end",
+)
+
+
+async def test_busy_neighbours_do_not_hide_the_end(tmp_path: Path) -> None:
+    """News of other people's jobs is no news of ours: a deaf socket is found out all the same."""
+    async with (
+        Replay("txt2img", *(Withhold(kind) for kind in ALL_BUT_THE_START)) as replay,
+        connected(replay.url) as backend,
+        asyncio.timeout(10),
+        asyncio.TaskGroup() as tasks,
+    ):
+        noise = tasks.create_task(_chatter(replay))
+        story = await tell(backend, tmp_path, recorded_graph("txt2img"))
+        noise.cancel()
+
+    assert story.last.status is JobStatus.SUCCEEDED
+
+
+async def _chatter(replay: Replay) -> None:
+    """What a busy server tells everybody, ten times in each of our silences."""
+    while True:
+        await asyncio.sleep(HASTY.silence / 10)
+        await replay.send(_message("status", status={"exec_info": {"queue_remaining": 3}}))
+        await replay.send(b"\x00\x00\x00\x03\x00\x00\x00\x013busy")
+
+
+async def test_cancel_while_the_post_is_unanswered(tmp_path: Path) -> None:
+    """A cancel that comes while the graph is on its way takes hold once it has arrived."""
+    async with (
+        Replay("interrupt_prompt_id", HoldAnswer(3), Hold("progress")) as replay,
+        connected(replay.url) as backend,
+    ):
+        job = Job(str(uuid.uuid4()), recorded_graph("interrupt_prompt_id"))
+        execution = Execution(backend, job, OutputFolder(tmp_path))
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            told = tasks.create_task(_all_of(execution))
+            while not replay.calls("POST", "/prompt"):  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            await execution.cancel()
+
+    assert told.result()[-1].status is JobStatus.CANCELED
+    assert [call.json for call in replay.calls("POST", "/interrupt")] == [{"prompt_id": job.id}]
+
+
+async def _all_of(execution: Execution) -> list[Any]:
+    return [event async for event in execution]
+
+
+async def test_some_live_pictures_lost_with_the_socket_fail_the_job(tmp_path: Path) -> None:
+    """One of two pictures that only the socket carries is not a success."""
+    seen = 0
+
+    def is_second_picture(message: Sent) -> bool:
+        nonlocal seen
+        seen += message.type == "binary"
+        return seen == 2
+
+    story, _ = await play(tmp_path, "save_image_websocket", DropSocket(is_second_picture))
+
+    assert len(story.outputs) == 1
+    assert story.error.code == "output_unavailable"
+
+
+async def test_a_history_that_hangs_hides_nothing_for_long(tmp_path: Path) -> None:
+    """What was heard must do when the history does not answer, and outputs do not wait for it."""
+    async with asyncio.timeout(5 + 1):
+        story, _ = await play(tmp_path, "txt2img", Hang("/history/*"), timeouts=Timeouts())
+
+    assert story.last.status is JobStatus.SUCCEEDED
+    assert len(story.outputs) == 1
+
+
+async def test_a_frozen_server_is_told_and_given_up(tmp_path: Path) -> None:
+    """A server that takes questions and answers none is told at once, and lost in the end."""
+    hasty = Timeouts(answer=1, truth=0.2, silence=0.3, poll=0.1, lost=0.4, away=1.5)
+    async with asyncio.timeout(6):
+        story, _ = await play(
+            tmp_path,
+            "txt2img",
+            GoSilent("executing"),
+            Hang("/history/*"),
+            Hang("/queue"),
+            timeouts=hasty,
+        )
+
+    assert story.error.code == "backend_lost"
+    assert [note for note in story.notes if "does not answer" in note]
+
+
+async def test_an_output_that_cannot_be_written_ends_the_job_at_once(tmp_path: Path) -> None:
+    """A disk that takes no output is told while the job runs, and the job is canceled."""
+    blocked = tmp_path / "taken"
+    blocked.write_text("a file, not a folder", encoding="utf-8")
+    async with (
+        Replay(
+            "interrupt_prompt_id", Inject("progress", (_executed(),)), Hold("progress")
+        ) as replay,
+        connected(replay.url) as backend,
+    ):
+        async with asyncio.timeout(10):
+            with pytest.raises(OutputUnwritable):
+                await tell(backend, blocked, recorded_graph("interrupt_prompt_id"))
+
+    assert replay.calls("POST", "/interrupt")
+
+
+def _executed() -> str:
+    ui = {"text": ["hello"]}
+    return _message("executed", node="9", output=ui, prompt_id="$PROMPT_ID")
+
+
+async def test_a_stranger_that_answers_everything_is_no_comfyui(tmp_path: Path) -> None:
+    """A server that says `{}` to everything is told apart before anything is queued."""
+    async with (
+        Replay("txt2img", Answer("/*", 200, {})) as replay,
+        connected(replay.url) as backend,
+    ):
+        with pytest.raises(BackendAnswerInvalid, match="names no node"):
+            await backend.node_catalog()
+        with pytest.raises(BackendAnswerInvalid, match="POST /prompt"):
+            await tell(backend, tmp_path, recorded_graph("txt2img"))
 
 
 # The promise itself

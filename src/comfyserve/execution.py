@@ -10,31 +10,29 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final
 
 from comfyserve.comfy.attempt import Attempt
-from comfyserve.comfy.backend import Backend, Gone, Running, Waiting
+from comfyserve.comfy.backend import Backend, Waiting
 from comfyserve.comfy.protocol import (
     Cached,
     Executed,
-    Message,
     Picture,
-    QueueLength,
 )
 from comfyserve.comfy.records import HistoryEntry
-from comfyserve.comfy.socket import Arrived, Heard, Listener, Nudged, SocketLost, SocketOpened
+from comfyserve.comfy.socket import Arrived, Listener, Nudged
 from comfyserve.comfy.verdict import blocked, failure
 from comfyserve.errors import (
     BackendError,
-    BackendUnreachable,
     JobFailed,
     JobInterrupted,
     JobLost,
-    JobRemoved,
     OutputUnavailable,
+    OutputUnwritable,
 )
 from comfyserve.events import Event, Noted, OutputSaved, PreviewDrawn, ProgressMade, StatusChanged
+from comfyserve.following import Following, News, Trouble, WasCanceled
 from comfyserve.jobs import Job, JobError, JobStatus, Preview, Timings
 from comfyserve.outputs import Courier, Outputs, Sink, names_of
 from comfyserve.workflows.graph import Graph, Node, nodes_of, upstream, with_inputs
@@ -42,11 +40,14 @@ from comfyserve.workflows.node_catalog import NodeCatalog
 
 __all__ = ["Execution", "Sink", "cancel", "run"]
 
-_LAST_WORD: Final = 0.5
-"""Seconds to wait for the very last message once a run has said how it ended."""
-
 _SETTLE: Final = (0.0, 0.02, 0.1, 0.4, 1.0)
 """Pauses in seconds while the history of an ended prompt is still empty."""
+
+_SETTLED_WITHIN: Final = 4.0
+"""Seconds in which the truth about an ended prompt is known, or what was heard must do."""
+
+_WITHDRAWAL: Final = 5.0
+"""Seconds to tell a backend that a job is of no use any more."""
 
 _EMPTYING: Final = 0.3
 """Seconds a server's worker takes to wake and empty its cache; nothing tells when it has."""
@@ -68,10 +69,6 @@ async def cancel(backend: Backend, job_id: str) -> None:
     await backend.cancel(job_id)
 
 
-class _Canceled(Exception):
-    """The job is off the backend, as asked."""
-
-
 class Execution:
     """One job on its way through one backend; iterate it once."""
 
@@ -91,18 +88,24 @@ class Execution:
         self._clock = clock
         self._attempt: Attempt | None = None
         self._listener: Listener | None = None
+        self._following: Following | None = None
         self._is_canceling = False
+        self._is_sent = False
         self._is_accepted = False
+        self._is_answered = asyncio.Event()
         self._is_reused = False
-        self._was_deaf = False
-        self._entry: HistoryEntry | None = None
 
     def __aiter__(self) -> AsyncGenerator[Event, None]:
         return self._events()
 
     async def cancel(self) -> None:
-        """Ask for this job, and no other, to end; its last event tells whether it did in time."""
+        """Ask for this job, and no other, to end; its last event tells whether it did in time.
+
+        Returns once the backend was told, which may take as long as it takes to answer.
+        """
         self._is_canceling = True
+        if self._is_sent:
+            await self._is_answered.wait()
         if self._is_accepted:
             await self._backend.cancel(self.prompt_id)
         if self._listener is not None:
@@ -114,7 +117,7 @@ class Execution:
             async with aclosing(self._attempts()) as events:
                 async for event in events:
                     yield event
-        except _Canceled:
+        except WasCanceled:
             yield self._ended(JobStatus.CANCELED)
         except JobFailed as error:
             yield self._ended(JobStatus.FAILED, JobError.of(error))
@@ -123,8 +126,17 @@ class Execution:
                 raise
             lost = OutputUnavailable(f"An output could not be brought home: {error.reason}")
             yield self._ended(JobStatus.FAILED, JobError.of(lost))
+        except OutputUnwritable:
+            await self._withdraw()
+            raise
         else:
             yield self._ended(JobStatus.SUCCEEDED)
+
+    async def _withdraw(self) -> None:
+        """Nobody can take the outputs, so the backend need not go on."""
+        with suppress(BackendError, TimeoutError):
+            async with asyncio.timeout(_WITHDRAWAL):
+                await self._backend.cancel(self.prompt_id)
 
     async def _attempts(self) -> AsyncGenerator[Event, None]:
         graph = await self._with_files()
@@ -191,31 +203,36 @@ class Execution:
                 "info", f"No live messages from the backend ({socket.last_error}); asking instead."
             )
         with socket.listening(prompt_id) as self._listener:
-            self._entry = None
             self._attempt = Attempt(graph, self._expected_nodes(graph), self._clock())
             for note in await self._submit(graph, prompt_id, self._listener):
                 yield note
-            async for event in self._follow(self._listener, self._attempt):
+            self._following = Following(
+                self._backend,
+                self.prompt_id,
+                self._attempt,
+                self._listener,
+                clock=self._clock,
+                is_canceling=lambda: self._is_canceling,
+            )
+            async for event in self._follow(self._following, self._attempt):
                 yield event
-        async for event in self._conclude(self._attempt):
+        async for event in self._conclude(self._following, self._attempt):
             yield event
 
     async def _submit(self, graph: Graph, prompt_id: str, listener: Listener) -> list[Noted]:
         """Queue the graph; what the backend will leave out of it is worth a note each."""
         if self._is_canceling:
-            raise _Canceled
-        accepted = await self._backend.submit(graph, prompt_id, extra_data=self._job.extra_data)
-        if accepted.prompt_id != prompt_id:
-            self._backend.socket.also(accepted.prompt_id, listener)
-        self.prompt_id = accepted.prompt_id
-        self._is_accepted = True
-        await self._cancel_if_asked()
+            raise WasCanceled
+        self._is_sent = True
+        try:
+            accepted = await self._backend.submit(graph, prompt_id, extra_data=self._job.extra_data)
+            if accepted.prompt_id != prompt_id:
+                self._backend.socket.also(accepted.prompt_id, listener)
+            self.prompt_id = accepted.prompt_id
+            self._is_accepted = True
+        finally:
+            self._is_answered.set()
         return [self._skipped(node, told) for node, told in accepted.node_errors.items()]
-
-    async def _cancel_if_asked(self) -> None:
-        """A wish to cancel that came while the graph was on its way there."""
-        if self._is_canceling:
-            await self._backend.cancel(self.prompt_id)
 
     def _expected_nodes(self, graph: Graph) -> list[str]:
         """The nodes that lead to an output; all of them where nobody knows the outputs."""
@@ -224,35 +241,19 @@ class Execution:
         ends = [node.id for node in nodes.values() if _is_output(catalog, node.class_type)]
         return list(upstream(nodes, ends)) if ends else list(nodes)
 
-    async def _follow(self, listener: Listener, attempt: Attempt) -> AsyncIterator[Event]:
+    async def _follow(self, following: Following, attempt: Attempt) -> AsyncIterator[Event]:
         """Tell what happens until the attempt has ended."""
-        status, told, asked_at = JobStatus.QUEUED, None, self._clock()
-        place: int | None = None
-        away_since: float | None = None
-        while not attempt.has_ended:
-            heard = await listener.hear(self._patience(attempt, away_since))
-            if isinstance(heard, SocketLost):
-                self._was_deaf = True
-                yield self._noted("info", f"Live messages were lost ({heard.reason}).")
-            if self._must_ask(heard, attempt, self._clock() - asked_at):
-                asked_at = self._clock()
-                try:
-                    position = await self._ask(attempt, is_silent=heard is None)
-                    away_since = None
-                except BackendError as error:
-                    away_since = away_since if away_since is not None else asked_at
-                    self._give_up_after(error, asked_at - away_since)
-                    continue
-                if position is not None and position != place:
-                    place = position
-                    yield StatusChanged(self._job.id, JobStatus.QUEUED, queue_position=position)
-            elif isinstance(heard, Message):
-                attempt.hear(heard, self._clock())
-            now_is = self._status(attempt)
-            if now_is is not status:
-                status = now_is
+        status, told, place = JobStatus.QUEUED, None, 0
+        async for news in following.news():
+            if isinstance(news, Trouble):
+                yield self._noted(news.level, news.message)
+            if isinstance(news, Waiting) and news.position != place:
+                place = news.position
+                yield StatusChanged(self._job.id, JobStatus.QUEUED, queue_position=place)
+            if self._status(attempt) is not status:
+                status = self._status(attempt)
                 yield StatusChanged(self._job.id, status)
-            if (preview := await self._take_what_came_with(heard, attempt)) is not None:
+            if (preview := await self._take_what_came_with(news, attempt)) is not None:
                 yield PreviewDrawn(self._job.id, preview)
             for output in self._courier.arrived():
                 yield OutputSaved(self._job.id, output)
@@ -260,74 +261,12 @@ class Execution:
                 told = attempt.standing
                 yield ProgressMade(self._job.id, attempt.progress(self._clock()))
 
-    def _patience(self, attempt: Attempt, away_since: float | None) -> float:
-        """How long to wait for a message before the server itself is asked."""
-        timeouts = self._backend.timeouts
-        if attempt.last_words:
-            return min(_LAST_WORD, timeouts.silence)
-        if self._is_canceling or away_since is not None or not self._backend.socket.is_open:
-            return timeouts.poll
-        return timeouts.silence
-
-    def _must_ask(self, heard: Heard | None, attempt: Attempt, since: float) -> bool:
-        match heard:
-            case None | SocketLost() | SocketOpened() | Nudged():
-                return True
-            case QueueLength():
-                return not attempt.has_started and since >= self._backend.timeouts.poll
-            case _:
-                return False
-
-    async def _ask(self, attempt: Attempt, *, is_silent: bool) -> int | None:
-        """Learn the truth from the server; the place in its queue while the job waits there."""
-        knew_start, knew_end = attempt.has_started, bool(attempt.last_words)
-        socket = self._backend.socket
-        found = await self._backend.whereabouts(self.prompt_id)
-        now = self._clock()
-        match found:
-            case HistoryEntry():
-                self._entry = found
-                attempt.end(now)
-            case Running():
-                attempt.start(now)
-            case Waiting(position=position):
-                return position
-            case Gone():
-                self._explain_absence(attempt)
-                attempt.end(now)
-        told_too_little = not (knew_end if attempt.has_ended else knew_start)
-        if is_silent and told_too_little and socket.is_open:
-            self._was_deaf = True
-            await socket.reopen()
-        return None
-
-    def _explain_absence(self, attempt: Attempt) -> None:
-        """Raise why the server no longer knows the job, unless its end was heard."""
-        if attempt.last_words:
-            return
-        if self._is_canceling:
-            raise _Canceled
-        if attempt.has_started or self._was_deaf:
-            raise JobLost(
-                "The backend no longer knows the job. It was restarted, or its history was cleared",
-            )
-        raise JobRemoved("Someone else removed the job from the backend's queue")
-
-    def _give_up_after(self, error: BackendError, seconds: float) -> None:
-        """Raise when the backend has been away for too long to believe in its return."""
-        refused = isinstance(error, BackendUnreachable) and error.refused
-        timeouts = self._backend.timeouts
-        if seconds >= (timeouts.lost if refused else timeouts.away):
-            raise JobLost(
-                f"The backend was lost while the job was there: {error.reason}"
-            ) from error
-
     def _status(self, attempt: Attempt) -> JobStatus:
         if not attempt.has_started:
             return JobStatus.QUEUED
         return JobStatus.CANCELING if self._is_canceling else JobStatus.RUNNING
 
-    async def _take_what_came_with(self, heard: Heard | None, attempt: Attempt) -> Preview | None:
+    async def _take_what_came_with(self, heard: News, attempt: Attempt) -> Preview | None:
         """Send for the outputs that a message announces or holds; a preview is handed back."""
         match heard:
             case Executed(node_id=node, ui=ui):
@@ -347,9 +286,13 @@ class Execution:
             return False
         return _is_output(self._backend.known_catalog, class_type) or _is_live(class_type)
 
-    async def _conclude(self, attempt: Attempt) -> AsyncIterator[Event]:
+    async def _conclude(self, following: Following, attempt: Attempt) -> AsyncIterator[Event]:
         """Read the history, bring home what is still there, and raise if the run failed."""
-        entry = self._entry or await self._settled()
+        for output in self._courier.arrived():
+            yield OutputSaved(self._job.id, output)
+        entry = following.entry or await self._settled()
+        if self._is_canceling and isinstance(self._failure(entry, attempt), JobInterrupted):
+            raise WasCanceled
         if entry is not None:
             for message in entry.messages:
                 if isinstance(message, Cached) and not attempt.cached:
@@ -361,46 +304,45 @@ class Execution:
         async for output in self._outputs.take_temp():
             yield OutputSaved(self._job.id, output)
         self._is_reused = any(node in attempt.cached for node in self._nodes_with_outputs())
-        for event in self._judge(attempt, entry):
-            yield event
-        self._check_live_outputs(attempt)
+        if (why := self._failure(entry, attempt)) is not None:
+            raise why
+        for block in blocked(attempt.last_words):
+            yield self._noted("warning", str(block))
+        self._check_that_nothing_is_missing(following, entry)
 
     async def _settled(self) -> HistoryEntry | None:
         """The history of a prompt that has just ended, which may take a moment to be there."""
-        for pause in _SETTLE:
-            await asyncio.sleep(pause)
-            try:
-                entry = await self._backend.history(self.prompt_id)
-            except BackendError:
-                continue
-            if entry is not None:
-                return entry
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLED_WITHIN):
+                for pause in _SETTLE:
+                    await asyncio.sleep(pause)
+                    with suppress(BackendError):
+                        if (entry := await self._backend.history(self.prompt_id)) is not None:
+                            return entry
         return None
+
+    def _failure(self, entry: HistoryEntry | None, attempt: Attempt) -> JobFailed | None:
+        return failure(attempt.last_words, entry, has_outputs=bool(self._outputs.saved))
 
     def _nodes_with_outputs(self) -> set[str]:
         outputs = {output.node_id for output in self._outputs.saved}
         return outputs | {file.node_id for file in self._outputs.missing}
 
-    def _judge(self, attempt: Attempt, entry: HistoryEntry | None) -> list[Event]:
-        """Raise why the run failed, or note what kept it from being whole."""
-        words = attempt.last_words
-        why = failure(words, entry, has_outputs=bool(self._outputs.saved))
-        if isinstance(why, JobInterrupted) and self._is_canceling:
-            raise _Canceled
-        if why is not None:
-            raise why
-        return [self._noted("warning", str(block)) for block in blocked(words)]
-
-    def _check_live_outputs(self, attempt: Attempt) -> None:
-        """Pictures that travel only over the socket are lost with it."""
-        if not self._was_deaf:
-            return
-        delivered = {output.node_id for output in self._outputs.saved}
-        for node in _readable(self._job.graph).values():
-            if _is_live(node.class_type) and node.id not in delivered:
+    def _check_that_nothing_is_missing(
+        self, following: Following, entry: HistoryEntry | None
+    ) -> None:
+        """Raise when a success that was heard in pieces may have left outputs behind."""
+        if entry is None and following.was_deaf:
+            raise JobLost("The job succeeded, but the history that names its outputs is gone")
+        live = {
+            node.id for node in _readable(self._job.graph).values() if _is_live(node.class_type)
+        }
+        for node_id in sorted(live | self._outputs.live_nodes):
+            if not following.heard_all_of(node_id):
                 raise OutputUnavailable(
-                    f"Node {node.id} ({node.class_type}) sends its pictures only live, and the "
-                    "connection was lost meanwhile. Save them with SaveImage to be safe."
+                    f"Node {node_id} ({self._current.class_of(node_id)}) sends its pictures only "
+                    "live, and the connection was lost meanwhile. Save them with SaveImage to be "
+                    "safe"
                 )
 
     @property

@@ -59,6 +59,7 @@ class Outputs:
     def __init__(self, backend: Backend, sink: Sink, *, keep_temp: bool) -> None:
         self.saved: list[Output] = []
         self.missing: list[ShownFile] = []
+        self.live_nodes: set[str] = set()
         self._backend = backend
         self._sink = sink
         self._keep_temp = keep_temp
@@ -93,6 +94,7 @@ class Outputs:
     async def take_picture(self, node_id: str, picture: Picture) -> AsyncIterator[Output]:
         """Keep a picture that came over the socket and is stored nowhere else."""
         self._pictures += 1
+        self.live_nodes.add(node_id)
         ending = ".jpg" if picture.content_type == "image/jpeg" else ".png"
         name = f"node_{safe_name(node_id)}_{self._pictures:05}{ending}"
         kept = await self._keep(_once(picture.data), name, "", temp=False)
@@ -203,6 +205,7 @@ class Courier:
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run_errands(), name="outputs")
+        self._task.add_done_callback(lambda _: self._wake())
         return self
 
     async def __aexit__(
@@ -219,9 +222,14 @@ class Courier:
         await self._unless_failed(self._errands.put(errand))
 
     def arrived(self) -> Iterator[Output]:
-        """The outputs that came since the last time, in the order of their announcement."""
+        """The outputs that came since the last time, in the order of their announcement.
+
+        Raises what keeps the next one from coming.
+        """
         while self._here:
             yield self._here.popleft()
+        if self._task.done():
+            self._task.result()
 
     async def all(self) -> Iterator[Output]:
         """Wait for everything on its way; raises what kept an output from coming."""

@@ -18,6 +18,7 @@ from comfyserve.errors import (
     BackendError,
     BackendRefused,
     BackendUnreachable,
+    InvalidAddress,
 )
 from tests.comfy.tiny_server import Handler, TinyServer, cut, hang, stall, tiny_server
 
@@ -248,7 +249,7 @@ async def test_an_address_may_leave_out_http(server: TinyServer) -> None:
 )
 def test_an_address_that_is_none_is_told_at_once(url: str) -> None:
     """What can never be asked is an error before anything is opened."""
-    with pytest.raises(BackendUnreachable, match="an address begins with http:// or https://"):
+    with pytest.raises(InvalidAddress, match="cannot be used as a server's address"):
         Http(url, headers={}, token=None, verify_tls=True, timeouts=QUICK)
 
 
@@ -263,7 +264,7 @@ def test_an_address_that_is_none_is_told_at_once(url: str) -> None:
 )
 def test_a_wrong_address_is_told_without_its_secrets(url: str) -> None:
     """An address that cannot be used is quoted without user, password, query and fragment."""
-    with pytest.raises(BackendUnreachable) as caught:
+    with pytest.raises(InvalidAddress) as caught:
         Http(url, headers={}, token=None, verify_tls=True, timeouts=QUICK)
 
     assert_no_secret(caught.value)
@@ -302,7 +303,7 @@ async def test_credentials_are_sent_once(
 @pytest.mark.parametrize("headers", [{"X-Key": "a\r\nb"}, {"X\n": "a"}, {"": "a"}, {"X": "\0"}])
 def test_a_header_that_cannot_be_sent_is_told_at_once(headers: dict[str, str]) -> None:
     """A header with a line end is an error of ours that names it, but not what it holds."""
-    with pytest.raises(BackendUnreachable, match="holds a character that no header may hold"):
+    with pytest.raises(InvalidAddress, match="holds a character that no header may hold"):
         Http("http://host", headers=headers, token=None, verify_tls=True, timeouts=QUICK)
 
 

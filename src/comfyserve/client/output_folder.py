@@ -24,11 +24,13 @@ class OutputFolder:
 
     Bytes arrive in a hidden ``.part`` file, which gets its name when it is complete. A file that
     is there already stays as it is: the new one becomes ``name (1).png``. Whatever a server calls
-    its files, they stay inside the folder.
+    its files, they stay inside the folder. In a folder that *is_ours_alone*, and there already,
+    the caller's names are new.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, is_ours_alone: bool = False) -> None:
         self.root = Path(root)
+        self._is_ours_alone = is_ours_alone
 
     def open(
         self, name: str, subfolder: str, temp: bool
@@ -50,11 +52,19 @@ class OutputFolder:
             yield writer
             await writer.flush()
             with _disk_errors(folder / name):
-                writer.location = str(part.become_free_name(name))
+                writer.location = str(self._finished(part, name))
         finally:
             part.discard()
 
+    def _finished(self, part: _PartFile, name: str) -> Path:
+        """The part under its name, which nobody else can have taken in a folder of our own."""
+        return (
+            part.replace(self.root / name) if self._is_ours_alone else part.become_free_name(name)
+        )
+
     def _make(self, folder: Path) -> None:
+        if self._is_ours_alone:
+            return
         if folder != self.root and not folder.resolve().is_relative_to(self.root.resolve()):
             raise OutputUnwritable(str(folder), f"a link in it leads out of {self.root}")
         folder.mkdir(parents=True, exist_ok=True)
@@ -128,6 +138,7 @@ class _PartFile:
         self._path = folder / f".{secrets.token_hex(8)}.part"
         self._file: BinaryIO = self._path.open("xb", buffering=0)
         self._lock = threading.Lock()
+        self._is_named = False
 
     def write(self, chunks: list[bytes]) -> None:
         with self._lock:
@@ -156,16 +167,21 @@ class _PartFile:
             _rename_exclusively(self._path, target)
         except FileExistsError:
             return False
+        self._is_named = True
         return True
 
-    def replace(self, target: Path) -> None:
+    def replace(self, target: Path) -> Path:
+        """Take the name *target*, whatever has it."""
         self._close()
         self._path.replace(target)
+        self._is_named = True
+        return target
 
     def discard(self) -> None:
         """Leave nothing behind, unless the file already got its name."""
-        self._close()
-        self._path.unlink(missing_ok=True)
+        if not self._is_named:
+            self._close()
+            self._path.unlink(missing_ok=True)
 
     def _close(self) -> None:
         with self._lock:

@@ -28,7 +28,7 @@ class Spool:
     ) -> AbstractAsyncContextManager[OutputWriter]:
         """Take one output; only the ending of its name is kept."""
         if self._folder is None:
-            self._folder = OutputFolder(tempfile.mkdtemp(prefix="comfyserve-"))
+            self._folder = OutputFolder(tempfile.mkdtemp(prefix="comfyserve-"), is_ours_alone=True)
             # Also for those who never close their client.
             weakref.finalize(self, shutil.rmtree, self._folder.root, ignore_errors=True)
         ending = PurePath(safe_name(name)).suffix

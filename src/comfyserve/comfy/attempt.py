@@ -78,6 +78,11 @@ class Attempt:
         return self._cached
 
     @property
+    def done(self) -> frozenset[str]:
+        """The nodes that are done with, cached ones among them."""
+        return frozenset(self._done)
+
+    @property
     def node(self) -> str | None:
         """The node that runs now."""
         return self._node

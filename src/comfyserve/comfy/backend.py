@@ -93,6 +93,9 @@ class Backend:
             verify_tls=verify_tls,
             timeouts=self.timeouts,
         )
+        self._patience = aiohttp.ClientTimeout(
+            total=self.timeouts.truth, sock_connect=self.timeouts.connect
+        )
         self._upload_locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._object_info: Mapping[str, Any] | None = None
         self._catalog: NodeCatalog | None = None
@@ -120,9 +123,10 @@ class Backend:
         trace: TracebackType | None,
     ) -> None:
         self._listening.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._listening
-        await self._http.close()
+        try:
+            await asyncio.gather(self._listening, return_exceptions=True)
+        finally:
+            await self._http.close()
 
     async def system_stats(self) -> Mapping[str, Any]:
         """The server's version, memory and devices."""
@@ -138,8 +142,10 @@ class Backend:
     async def object_info(self, *, refresh: bool = False) -> Mapping[str, Any]:
         """The server's catalogue of nodes, asked once unless told to *refresh*."""
         if self._object_info is None or refresh:
-            self._object_info = await self._http.json("GET", "/object_info")
-            self._catalog = None
+            document = await self._http.json("GET", "/object_info")
+            if not any(isinstance(node, dict) and "input" in node for node in document.values()):
+                raise BackendAnswerInvalid(self.url, "GET /object_info names no node")
+            self._object_info, self._catalog = document, None
         return self._object_info
 
     async def node_catalog(self, *, refresh: bool = False) -> NodeCatalog:
@@ -173,15 +179,17 @@ class Backend:
             status, text = await self._http.ask("POST", "/prompt", json=body)
         except BackendUnreachable:
             if isinstance(await self.whereabouts(prompt_id), Gone):
+                with suppress(BackendError):  # it may still be on its way there
+                    await self.cancel(prompt_id)
                 raise
             return Accepted(prompt_id, {})
         answer = self._http.parsed("POST /prompt", status, text, also=(400,))
         if status == 400:
             raise self._rejection(answer)
         taken = answer.get("prompt_id")
-        return Accepted(
-            taken if isinstance(taken, str) else prompt_id, _node_errors(answer.get("node_errors"))
-        )
+        if not isinstance(taken, str):
+            raise self._http.unexpected("POST /prompt", status, text)
+        return Accepted(taken, _node_errors(answer.get("node_errors")))
 
     async def whereabouts(self, prompt_id: str) -> Whereabouts:
         """Where a prompt is: the truth, whatever the socket said or did not say."""
@@ -198,11 +206,12 @@ class Backend:
 
     async def history(self, prompt_id: str) -> HistoryEntry | None:
         """What the server remembers of an ended prompt, or None."""
-        return read_history(await self._http.json("GET", f"/history/{prompt_id}"), prompt_id)
+        document = await self._http.json("GET", f"/history/{prompt_id}", timeout=self._patience)
+        return read_history(document, prompt_id)
 
     async def queue(self) -> QueueState:
         """Who runs and who waits."""
-        state = read_queue(await self._http.json("GET", "/queue"))
+        state = read_queue(await self._http.json("GET", "/queue", timeout=self._patience))
         if state is None:
             raise BackendAnswerInvalid(self.url, "GET /queue lists no running and waiting prompts")
         return state

@@ -14,7 +14,12 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from comfyserve.errors import BackendAnswerInvalid, BackendRefused, BackendUnreachable
+from comfyserve.errors import (
+    BackendAnswerInvalid,
+    BackendRefused,
+    BackendUnreachable,
+    InvalidAddress,
+)
 
 CHUNK: Final = 1 << 18
 
@@ -23,7 +28,8 @@ CHUNK: Final = 1 << 18
 class Timeouts:
     """How long each wait on a server may take, in seconds.
 
-    *connect*: until a connection stands. *answer*: until a request is answered. *stall*: between
+    *connect*: until a connection stands. *answer*: until a request is answered. *truth*: until a
+    question about a job is answered. *stall*: between
     two pieces of a file. *silence*: without a message, until the server itself is asked.
     *poll*: between two questions to the server while there is no socket. *lost*: how long a
     server may refuse connections before its jobs count as lost with it; *away*: the same for one
@@ -32,6 +38,7 @@ class Timeouts:
 
     connect: float = 5.0
     answer: float = 30.0
+    truth: float = 4.0
     stall: float = 60.0
     silence: float = 10.0
     poll: float = 1.0
@@ -72,23 +79,31 @@ class Http:
         return self._root + path
 
     async def open(self) -> aiohttp.ClientSession:
-        """Open the session, which the socket shares; `close` ends it."""
+        """Open the session, and one beside it for the socket, which it returns.
+
+        They share their connections; `close` ends both.
+        """
+        connector = aiohttp.TCPConnector(ssl=self._verify_tls, limit=64)
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._verify_tls, limit=64),
+            connector=connector,
             timeout=aiohttp.ClientTimeout(
                 total=self._timeouts.answer, sock_connect=self._timeouts.connect
             ),
-            trace_configs=[_staying_here()],
         )
-        return self.session
+        # Tracing costs every request a little, and only the socket needs it.
+        self._sockets = aiohttp.ClientSession(
+            connector=connector, connector_owner=False, trace_configs=[_staying_here()]
+        )
+        return self._sockets
 
     async def close(self) -> None:
-        """End the session and its connections."""
+        """End the sessions and their connections."""
+        await self._sockets.close()
         await self.session.close()
 
-    async def json(self, method: str, path: str) -> Mapping[str, Any]:
+    async def json(self, method: str, path: str, **options: Any) -> Mapping[str, Any]:
         """Ask for a JSON object; anything else is a `BackendAnswerInvalid`."""
-        return self.parsed(f"{method} {path}", *await self.ask(method, path))
+        return self.parsed(f"{method} {path}", *await self.ask(method, path, **options))
 
     async def ask(self, method: str, path: str, **options: Any) -> tuple[int, str]:
         """Send a request; the status and the text of its answer."""
@@ -151,7 +166,7 @@ class Http:
         for name, value in self.headers.items():
             if not name or re.search(r"[\x00-\x1f\x7f]", name + value):
                 reason = f"the header {name!r} holds a character that no header may hold"
-                raise BackendUnreachable(self._root, reason)
+                raise InvalidAddress(self._root, reason)
 
     def _secrets(self) -> list[str]:
         """What an answer may repeat, as some proxies do, but no message of ours."""
@@ -171,7 +186,7 @@ class Http:
         """Where the connection fails or breaks off, it is a `BackendUnreachable`."""
         try:
             yield
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, UnicodeError) as error:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> BackendUnreachable:
@@ -179,7 +194,7 @@ class Http:
             return BackendUnreachable(self.url, "the connection was refused", refused=True)
         if isinstance(error, TimeoutError):
             return BackendUnreachable(self.url, "no answer in time")
-        return BackendUnreachable(self.url, str(error) or type(error).__name__)
+        return BackendUnreachable(self.url, _reason(error))
 
 
 def _staying_here() -> aiohttp.TraceConfig:
@@ -210,14 +225,26 @@ def _without_secrets(url: str) -> str:
 
 
 def _base_url(url: str) -> URL:
+    shown = _without_secrets(url)
     try:
         base = URL(url if "://" in url else f"http://{url}")
-    except ValueError:
-        base = URL()
-    if base.scheme not in ("http", "https") or not base.host:
-        reason = "an address begins with http:// or https:// and a host"
-        raise BackendUnreachable(_without_secrets(url), reason)
+        host = base.raw_host or ""
+        host.encode("idna")
+    except ValueError as error:  # UnicodeError is one, too
+        raise InvalidAddress(shown, str(error)) from None
+    if base.scheme not in ("http", "https") or not host:
+        raise InvalidAddress(shown, "it has to begin with http:// or https:// and a host")
     return base.with_query(None).with_fragment(None)
+
+
+def _reason(error: Exception) -> str:
+    """Why a connection failed, without the library's own way of naming the address."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    said = str(cause)
+    if "WRONG_VERSION_NUMBER" in said or "wrong version number" in said:
+        return "it does not speak TLS; use http:// instead of https://"
+    words = cause.strerror if isinstance(cause, OSError) else None
+    return words or said or type(cause).__name__
 
 
 def is_refusal(error: Exception) -> bool:

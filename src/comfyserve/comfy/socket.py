@@ -81,24 +81,32 @@ class Listener:
     def __init__(self) -> None:
         self._messages: deque[Heard] = deque()
         self._bytes = 0
-        self._arrived = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
         self._room = asyncio.Event()
         self._room.set()
 
     async def hear(self, seconds: float) -> Heard | None:
         """The next message, or None when nothing came in that time."""
         if not self._messages:
-            self._arrived.clear()
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._arrived.wait()
-            except TimeoutError:
-                return None
+            await self._something(seconds)
+        if not self._messages:
+            return None
         message = self._messages.popleft()
         self._bytes -= _weight(message)
         if self._bytes <= _MOST_BYTES:
             self._room.set()
         return message
+
+    async def _something(self, seconds: float) -> None:
+        """Wait for a message or the end of that time; cheaper than a timeout for each message."""
+        loop = asyncio.get_running_loop()
+        self._waiter = waiter = loop.create_future()
+        timer = loop.call_later(seconds, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
 
     async def put(self, message: Heard) -> None:
         """Add a message; waits only for room for pictures that must not be lost."""
@@ -116,7 +124,8 @@ class Listener:
         if len(self._messages) < _MOST_MESSAGES or _weight(message):
             self._messages.append(message)
             self._bytes += _weight(message)
-        self._arrived.set()
+        if self._waiter is not None:
+            _wake(self._waiter)
 
     def close(self) -> None:
         """Nobody listens any more, so nobody waits for room."""
@@ -225,7 +234,7 @@ class Socket:
                 self._socket = socket
                 await socket.send_str(FEATURE_FLAGS)
                 await self._read(socket)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, UnicodeError) as error:
             is_slow = isinstance(error, TimeoutError)
             self.last_error = "no answer in time" if is_slow else str(error) or repr(error)
         finally:
@@ -286,6 +295,11 @@ class Socket:
     def _tell_all(self, news: SocketOpened | SocketLost | QueueLength) -> None:
         for listener in set(self._listeners.values()):
             listener.put_now(news)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _weight(message: Heard) -> int:
