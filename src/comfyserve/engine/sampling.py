@@ -21,6 +21,7 @@ SCHEDULERS = ("normal", "karras", "simple", "sgm_uniform")
 SIGMA_MAX = 24.0
 SIGMA_MIN = 0.03
 FADE = 2.0  # the noise level at which half of the guidance is left
+LONG_STEP = 0.5  # how far the logarithm of the noise may fall in a step of the third order
 RESCALE = 0.3  # how much of the contrast that guidance adds is taken back
 
 OnStep = Callable[[int, int, Samples], None]
@@ -172,12 +173,16 @@ class _Run:
         """The clean pictures, guided away from *negative*."""
         scaled = noisy / np.float32(1 + sigma)
         t = _time(sigma)
-        low, high = self.model.limits()
         if self.cfg == 1:
             (clean,) = self.model.estimate(scaled, t, [self.positive])
         else:
             wanted, other = self.model.estimate(scaled, t, [self.positive, self.negative])
             clean = _guided(wanted, other, self.cfg, sigma)
+        return self.bounded(clean)
+
+    def bounded(self, clean: Samples) -> Samples:
+        """What a picture can hold of *clean*."""
+        low, high = self.model.limits()
         return np.clip(clean, np.float32(low), np.float32(high))
 
     def report(self, step: int, clean: Samples) -> None:
@@ -264,8 +269,9 @@ def _dpmpp_3m_sde(run: _Run, x: Samples) -> Samples:
         else:
             width = float(np.log(sigma / then))
             fall = 2 * width
-            x = np.float32(np.exp(-fall)) * x - np.float32(np.expm1(-fall)) * clean
-            x = x + _bend(clean, past, width, fall)
+            share = np.float32(-np.expm1(-fall))
+            ahead = run.bounded(clean + _bend(clean, past, width, fall) / share)
+            x = (1 - share) * x + share * ahead
             fresh = then * np.sqrt(-np.expm1(-2 * width))
             x = x + np.float32(fresh) * run.noise.next(x.shape[1:])
             past = [(clean, width), *past[:1]]
@@ -274,10 +280,15 @@ def _dpmpp_3m_sde(run: _Run, x: Samples) -> Samples:
 
 
 def _bend(clean: Samples, past: list[tuple[Samples, float]], width: float, fall: float) -> Samples:
-    """What the first and second derivative of the estimate add to a step of *width*."""
+    """What the first and second derivative of the estimate add to a step of *width*.
+
+    A step that is long against the estimates' own change would shoot far beyond them, and then
+    draw its own noise; the longer it is, the less of this counts.
+    """
     if not past:
         return np.zeros_like(clean)
-    second = np.expm1(-fall) / fall + 1
+    trust = min(1.0, (LONG_STEP / width) ** 2)
+    second = trust * (np.expm1(-fall) / fall + 1)
     (one, one_width), *older = past
     near = one_width / width
     slope = (clean - one) / np.float32(near)
@@ -286,7 +297,7 @@ def _bend(clean: Samples, past: list[tuple[Samples, float]], width: float, fall:
     ((two, two_width),) = older
     far = two_width / width
     change = slope - (one - two) / np.float32(far)
-    third = second / fall - 0.5
+    third = second / fall - 0.5 * trust
     slope = slope + change * np.float32(near / (near + far))
     return np.asarray(second * slope - third / (near + far) * change, np.float32)
 
