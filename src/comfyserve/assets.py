@@ -56,6 +56,26 @@ class Saved:
     content_type: str
 
 
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A record over kept bytes; several may stand over the same ones.
+
+    *file_path* is the name its owner gave it, *job_id* the job that made it. Times are seconds
+    since the epoch; one without *expires_at* is kept until it is deleted.
+    """
+
+    id: str
+    owner: str
+    hash: str
+    size_bytes: int
+    content_type: str
+    created_at: float
+    file_path: str | None = None
+    tags: tuple[str, ...] = ()
+    expires_at: float | None = None
+    job_id: str | None = None
+
+
 def content_type(head: bytes, name: str = "") -> str:
     """The MIME type of bytes that begin with *head*, told from the content.
 

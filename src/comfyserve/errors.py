@@ -1,12 +1,14 @@
 """Every error comfyserve raises.
 
 Each class says one thing that went wrong; its ``code`` is what travels over the wire, and the
-sentence is built from its fields. Catch `ComfyServeError` to catch them all.
+sentence is built from its fields. Catch `ComfyServeError` to catch them all. Those about what
+lasts (settings, the database, kept jobs and assets) are in `refusals`.
 
 * ComfyServeError
   + WorkflowUnreadable      the file is missing, empty, or not a workflow
   + GraphInvalid            a graph that no ComfyUI could run
   + InvalidInputs           inputs that do not fit the workflow's parameters
+  + InvalidAddress          an address or header that no server can have
   + BackendError
     - BackendUnreachable    nobody answers at the address
     - BackendRefused        it answers, and will not let us in
@@ -127,6 +129,20 @@ class InvalidInputs(ComfyServeError):
 
     def __str__(self) -> str:
         return "\n".join(problem.message for problem in self.problems)
+
+
+class InvalidAddress(ComfyServeError):
+    """An address or header that no server can have; nobody was asked."""
+
+    code = "invalid_address"
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.url = url
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return _sentences(f"{self.url!r} cannot be used as a server's address: {self.reason}")
 
 
 class BackendError(ComfyServeError):

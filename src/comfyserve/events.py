@@ -12,9 +12,10 @@ it runs
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from comfyserve.jobs import JobError, JobStatus, Output, Preview, Progress, Timings
 
@@ -85,3 +86,72 @@ class Noted:
 
 
 Event = StatusChanged | ProgressMade | PreviewDrawn | OutputSaved | Noted
+
+NumberedEvent = StatusChanged | OutputSaved | Noted
+"""The events that last, and that a listener can resume after."""
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """The event as a JSON document, all of it; `from_json` makes the same event of it."""
+    match event:
+        case StatusChanged():
+            return {"kind": "status", **asdict(event)}
+        case OutputSaved():
+            return {"kind": "output", **asdict(event)}
+        case Noted():
+            return {"kind": "note", **asdict(event), "details": dict(event.details)}
+        case ProgressMade():
+            return {"kind": "progress", **asdict(event)}
+        case PreviewDrawn(job_id=job_id, preview=preview):
+            data = b64encode(preview.data).decode("ascii")
+            return {
+                "kind": "preview",
+                "job_id": job_id,
+                "preview": {**asdict(preview), "data": data},
+            }
+
+
+def from_json(document: Mapping[str, Any]) -> Event:
+    """The event that `to_json` made *document* of. Raises KeyError where it was something else."""
+    fields = {name: value for name, value in document.items() if name not in ("kind", "is_last")}
+    match document["kind"]:
+        case "progress":
+            return ProgressMade(fields["job_id"], progress_from_json(fields["progress"]))
+        case "preview":
+            shown = fields["preview"]
+            data = b64decode(shown["data"])
+            return PreviewDrawn(
+                fields["job_id"], Preview(shown["node_id"], shown["content_type"], data)
+            )
+        case _:
+            return numbered_from_json(document)
+
+
+def numbered_from_json(document: Mapping[str, Any]) -> NumberedEvent:
+    """Like `from_json`, for events that last."""
+    fields = {name: value for name, value in document.items() if name not in ("kind", "is_last")}
+    match document["kind"]:
+        case "status":
+            error = fields["error"]
+            fields["status"] = JobStatus(fields["status"])
+            fields["error"] = None if error is None else error_from_json(error)
+            fields["timings"] = Timings(**fields["timings"])
+            return StatusChanged(**fields)
+        case "output":
+            return OutputSaved(fields["job_id"], Output(**fields["output"]), fields["seq"])
+        case "note":
+            return Noted(**fields)
+        case kind:
+            raise KeyError(kind)
+
+
+def progress_from_json(document: Mapping[str, Any]) -> Progress:
+    """The progress whose fields *document* holds."""
+    remaining = document["remaining"]
+    least_and_most = None if remaining is None else (remaining[0], remaining[1])
+    return Progress(**{**document, "remaining": least_and_most})
+
+
+def error_from_json(document: Mapping[str, Any]) -> JobError:
+    """The job error whose fields *document* holds."""
+    return JobError(**{**document, "traceback": tuple(document["traceback"])})

@@ -118,6 +118,7 @@ class Output:
     subfolder: str = ""
     temp: bool = False
     index: int = 0
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,3 +152,116 @@ class Timings:
     queued: float = 0.0
     running: float = 0.0
     nodes: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """A file that a kept job needs: the node inputs *targets* get its name on the backend.
+
+    Unlike an `InputFile` it names bytes that are kept, by their *hash*. *asset_id* is the asset
+    that the caller referred to. For a mask, *mask_of* is the target of the image it is laid over.
+    """
+
+    targets: tuple[tuple[str, str], ...]
+    hash: str
+    name: str
+    asset_id: str | None = None
+    mask_of: tuple[str, str] | None = None
+
+
+Metadata = str | Mapping[str, str]
+"""What callers note on a job: an opaque string, or labels by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A job as it is handed in to wait for its turn.
+
+    Of two waiting jobs the one with the higher *priority* goes first, then the owner that had the
+    smaller share, then the older. *pool* names what a backend must be able to do, *model* what it
+    had better have loaded, *estimate* the seconds it may take (what an owner's share is counted
+    in). Past *queue_deadline* it is not begun any more; *expires_at* is when it may be forgotten.
+    Times are seconds since the epoch.
+    """
+
+    id: str
+    graph: Graph
+    expires_at: float
+    owner: str = ""
+    workflow: str | None = None
+    files: tuple[JobFile, ...] = ()
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Metadata | None = None
+    priority: int = 0
+    pool: str = ""
+    model: str = ""
+    estimate: float = 1.0
+    queue_deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """All that is known of a kept job but its graph; times are seconds since the epoch.
+
+    *attempts* counts how often it was brought to a backend, *prompt_id* and *backend* are of the
+    last of them. *last_event* is the number of its latest event, *progress* how far it was at its
+    end. *outputs* come in the order in which they were saved.
+    """
+
+    id: str
+    owner: str
+    workflow: str | None
+    seeds: Mapping[str, int]
+    inputs: Mapping[str, Any]
+    metadata: Metadata | None
+    priority: int
+    pool: str
+    status: JobStatus
+    attempts: int
+    backend: str | None
+    prompt_id: str | None
+    progress: Progress | None
+    error: JobError | None
+    outputs_reused: bool
+    timings: Timings
+    queue_deadline: float | None
+    created_at: float
+    started_at: float | None
+    completed_at: float | None
+    expires_at: float
+    last_event: int
+    outputs: tuple[Output, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write to a job that somebody holds until a time, unless it is renewed.
+
+    *number* counts how often the job changed hands, so that who lost it cannot write any more.
+    """
+
+    job_id: str
+    holder: str
+    number: int
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that was given to somebody to run, with all that running it takes."""
+
+    lease: Lease
+    record: JobRecord
+    graph: Graph
+    files: tuple[JobFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One time that a job was brought to a backend, under which prompt_id."""
+
+    number: int
+    prompt_id: str
+    backend: str
+    at: float

@@ -121,6 +121,117 @@ def run(
     raise typer.Exit(exit_code_of(run_workflow(options)))
 
 
+_Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        "-s",
+        metavar="URL",
+        help="The ComfyUI to ask about nodes; else COMFYSERVE_SERVER, else http://127.0.0.1:8188.",
+    ),
+]
+_Header = Annotated[
+    list[str] | None,
+    typer.Option("--header", metavar="NAME:VALUE", help="Send this header along; repeatable."),
+]
+_Token = Annotated[
+    str | None,
+    typer.Option("--token", envvar="COMFYSERVE_TOKEN", help="Send this bearer token along."),
+]
+_InsecureTls = Annotated[bool, typer.Option("--insecure-tls", help="Accept any TLS certificate.")]
+
+
+@app.command()
+def inspect(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="The workflow: any file that ComfyUI saved."),
+    ],
+    server: _Server = None,
+    header: _Header = None,
+    token: _Token = None,
+    insecure_tls: _InsecureTls = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    write_sidecar: Annotated[
+        bool,
+        typer.Option(
+            "--write-sidecar", help="Write FILE's sidecar, a .toml beside it, to be edited."
+        ),
+    ] = False,
+) -> None:
+    """Show what a workflow takes and gives, and why.
+
+    Works without a server, then without limits and choices. Exit codes: 0 done, 1 sidecar not
+    written, 2 no workflow, 3 the server named with --server cannot be asked.
+    """
+    from comfyserve.cli.assignments import headers_from
+    from comfyserve.cli.exit_codes import exit_code_of
+    from comfyserve.cli.inspect import Options, inspect_workflow
+    from comfyserve.cli.target import Target
+
+    target = Target(server, headers_from(header or ()), token, not insecure_tls)
+    raise typer.Exit(exit_code_of(inspect_workflow(Options(file, target, as_json, write_sidecar))))
+
+
+@app.command()
+def convert(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="The workflow: any file that ComfyUI saved."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="Where to write it; - is stdout."),
+    ] = Path("-"),
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    server: _Server = None,
+    header: _Header = None,
+    token: _Token = None,
+    insecure_tls: _InsecureTls = False,
+) -> None:
+    """Write any workflow file in API format, which servers run.
+
+    A file of the editor needs a server that has its nodes; what cannot be read is a warning on
+    stderr. Exit codes: 0 done, 1 not written, 2 no workflow, 3 no server to ask.
+    """
+    from comfyserve.cli.assignments import headers_from
+    from comfyserve.cli.convert import Options, convert_workflow
+    from comfyserve.cli.exit_codes import exit_code_of
+    from comfyserve.cli.target import Target
+
+    target = Target(server, headers_from(header or ()), token, not insecure_tls)
+    raise typer.Exit(exit_code_of(convert_workflow(Options(file, target, output, force))))
+
+
+@app.command()
+def doctor(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[URL] [FILE]...",
+            help="The server to examine, and workflows that should run there.",
+        ),
+    ] = None,
+    header: _Header = None,
+    token: _Token = None,
+    insecure_tls: _InsecureTls = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Find what keeps a server, or workflows there, from running.
+
+    Without URL it is COMFYSERVE_SERVER, else http://127.0.0.1:8188. Queues nothing; one small
+    file is uploaded. Exit codes: 0 no problems, 1 problems found, 3 nobody answers.
+    """
+    from comfyserve.cli.assignments import headers_from
+    from comfyserve.cli.doctor import Options, examine_all, target_and_files
+    from comfyserve.cli.exit_codes import exit_code_of
+    from comfyserve.cli.target import Target
+
+    server, files = target_and_files(what or ())
+    target = Target(server, headers_from(header or ()), token, not insecure_tls)
+    raise typer.Exit(exit_code_of(examine_all(Options(target, files, as_json))))
+
+
 @app.command()
 def engine(
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",

@@ -37,9 +37,12 @@ def bind_inputs(
     catalog: NodeCatalog | None,
     rng: random.Random,
     workflow: str,
+    *,
+    hidden_seeds: tuple[Seed, ...] = (),
 ) -> Bound:
-    """See `workflow.Workflow.bind`."""
+    """See `workflow.Workflow.bind`; *hidden_seeds* are drawn though they are no parameters."""
     binding = _Binding(workflow, graph, parameters, catalog)
+    binding.to_draw.extend(hidden_seeds)
     for name, value in inputs.items():
         binding.take(name, value)
     binding.draw_seeds(rng)
@@ -97,7 +100,8 @@ class _Binding:
             unset = tuple(target for target in parameter.targets if target not in self.setters)
             if unset:
                 seed = parameter.fresh(rng)
-                self.used.setdefault(parameter.name, seed)
+                if parameter in self.parameters:
+                    self.used.setdefault(parameter.name, seed)
                 self._fill(parameter.name, unset, seed)
                 self.seeds.update((_written(target), seed) for target in unset)
 

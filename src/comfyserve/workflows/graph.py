@@ -11,7 +11,7 @@ import codecs
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from comfyserve.assets import HEAD_SIZE, content_type
 from comfyserve.errors import GraphInvalid, WorkflowUnreadable, did_you_mean
@@ -80,15 +80,26 @@ def parse_graph(data: bytes | str, source: str = "The workflow") -> Graph:
     *source* names the file in messages. Raises `WorkflowUnreadable` when *data* is no API
     export, saying what it is instead, and `GraphInvalid` when no server could run the graph.
     """
-    text = _text(data, source)
-    return read_graph(_document(text, source), source)
+    return read_graph(read_document(data, source), source)
 
 
 def read_graph(document: object, source: str = "The workflow") -> Graph:
     """The checked graph in a JSON document that was parsed already; see `parse_graph`."""
     graph = _unwrapped(document, source)
-    _check(graph, source)
+    check_graph(graph, source)
     return graph
+
+
+def read_document(data: bytes | str, source: str = "The workflow") -> object:
+    """The JSON document in *data*, whatever it describes; see `parse_graph` for what it raises."""
+    return _document(_text(data, source), source)
+
+
+def is_editor_format(document: object) -> TypeGuard[Mapping[str, Any]]:
+    """The document is what the editor saves; `ui_format.convert` makes a graph of it."""
+    if not isinstance(document, Mapping) or not isinstance(document.get("nodes"), list):
+        return False
+    return isinstance(document.get("links"), list | Mapping)
 
 
 def nodes_of(graph: Graph) -> dict[str, Node]:
@@ -271,7 +282,7 @@ _JSON_KINDS: Mapping[type, str] = {
 
 
 def _unwrapped_once(document: Mapping[str, Any], source: str) -> Mapping[str, Any]:
-    if isinstance(document.get("nodes"), list) and "links" in document:
+    if is_editor_format(document):
         found = (
             f"is in the editor's save format ({len(document['nodes'])} nodes), not an API export"
         )
@@ -286,7 +297,8 @@ def _unwrapped_once(document: Mapping[str, Any], source: str) -> Mapping[str, An
     raise WorkflowUnreadable(source, found, _EXPORT)
 
 
-def _check(graph: Mapping[str, Any], source: str) -> None:
+def check_graph(graph: Mapping[str, Any], source: str = "The workflow") -> None:
+    """Raise `GraphInvalid` when no server could run *graph*."""
     if len(graph) > MAX_NODES:
         raise GraphInvalid(f"{source} has {len(graph)} nodes; {MAX_NODES} is the most")
     for node_id, entry in graph.items():

@@ -17,7 +17,7 @@ from comfyserve.workflows.declaration import Found, declared
 from comfyserve.workflows.graph import Address, Graph, Link, Node
 from comfyserve.workflows.node_catalog import NodeCatalog, UploadKind
 from comfyserve.workflows.parameters import Parameter
-from comfyserve.workflows.walk import MOST, Leaf, Setting, Side, Walk
+from comfyserve.workflows.walk import MOST, Leaf, Setting, Side, Walk, last_part
 
 _NAMES = (
     *("prompt", "negative_prompt", "image", "mask", "video", "audio", "seed", "steps", "cfg"),
@@ -73,7 +73,14 @@ def _sampler_texts(walk: Walk, sampler: Node) -> Iterator[Found]:
         name = "prompt" if side == "positive" else "negative_prompt"
         for group in walk.texts(sampler, side):
             writer = walk.nodes[group[0].consumer[0]]
-            yield Found(name, group, f"text of {writer}, on the {side} side of {sampler}")
+            if not _says_otherwise(writer, side):
+                yield Found(name, group, f"text of {writer}, on the {side} side of {sampler}")
+
+
+def _says_otherwise(node: Node, side: Side) -> bool:
+    """The author's title is for the other side: a slip, and nobody can tell which of the two."""
+    titled = {word for word in get_args(Side) if word in node.title.lower()}
+    return bool(titled) and side not in titled
 
 
 def _sizes(walk: Walk, node: Node, where: str) -> Iterator[Found]:
@@ -105,7 +112,7 @@ def _loose_texts(walk: Walk) -> Iterator[Found]:
         for name in node.inputs:
             if re.match(r"system", name) and (leaf := _loose_text(walk, node, name)):
                 system.append(Found("prompt", (leaf,), f"{name} of {node}", advanced=True))
-            elif _LOOSE_TEXT.match(name) and (leaf := _loose_text(walk, node, name)):
+            elif _LOOSE_TEXT.match(last_part(name)) and (leaf := _loose_text(walk, node, name)):
                 negative_title = re.search("negative", node.title, re.IGNORECASE)
                 public = "negative_prompt" if negative_title else "prompt"
                 yield Found(public, (leaf,), f"{name} of {node}; no sampler leads to a text")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from comfyserve.workflows.graph import Graph
@@ -21,6 +21,9 @@ class InputInfo:
 
     *kind* is ComfyUI's type in capitals: ``INT``, ``STRING``, ``COMBO``, ``MODEL`` .. or ``*``.
     *choices* belong to a COMBO; None where the server does not list them beforehand.
+    *controlled*: the editor keeps a second value for it, what to do with it after a run.
+    *link_only*: the editor shows no widget for it. *branches* are the further inputs that each
+    choice of a dynamic combo brings, named ``model.size``.
     """
 
     name: str
@@ -36,11 +39,43 @@ class InputInfo:
     multiselect: bool = False
     advanced: bool = False
     upload: UploadKind | None = None
+    controlled: bool = False
+    link_only: bool = False
+    branches: Mapping[str, tuple[InputInfo, ...]] = field(default_factory=dict)
 
     @property
     def is_widget(self) -> bool:
         """A value of its own can be written into it, besides a link."""
         return self.kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO") or bool(self.upload)
+
+    @property
+    def has_widget(self) -> bool:
+        """The editor shows a widget for it, and saves the widget's value."""
+        return not self.link_only and (self.is_widget or self.kind in _MORE_WIDGETS)
+
+
+_MORE_WIDGETS = frozenset(
+    {
+        "AUDIO_RECORD",
+        "BOUNDING_BOX",
+        "BOUNDING_BOXES",
+        "CHART",
+        "COLOR",
+        "COLORS",
+        "COMFY_DYNAMICCOMBO_V3",
+        "COMPOSITOR",
+        "CURVE",
+        "GALLERIA",
+        "IMAGECROP",
+        "LOAD_3D",
+        "LOAD_3D_ANIMATION",
+        "MARKDOWN",
+        "PAINTER",
+        "RANGE",
+        "TEXTAREA",
+        "WEBCAM",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +146,28 @@ def _node_class(name: str, entry: Mapping[Any, Any]) -> NodeClass:
     )
 
 
-def _inputs(sections: Mapping[Any, Any]) -> Iterator[InputInfo]:
-    for section in ("optional", "required"):
+_MAX_BRANCHING = 8
+
+
+def _inputs(sections: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterator[InputInfo]:
+    required = _mapping(sections.get("required"))
+    for section in ("required", "optional"):
         for name, spec in _mapping(sections.get(section)).items():
-            if isinstance(name, str):
-                yield _input(name, spec, required=section == "required")
+            if isinstance(name, str) and (section == "required" or name not in required):
+                info = _input(prefix + name, spec, required=section == "required")
+                yield _branched(info, spec, depth) if depth < _MAX_BRANCHING else info
+
+
+def _branched(info: InputInfo, spec: object, depth: int) -> InputInfo:
+    if info.kind != "COMFY_DYNAMICCOMBO_V3" or len(parts := _list(spec)) < 2:
+        return info
+    options = [_mapping(option) for option in _list(_mapping(parts[1]).get("options"))]
+    branches = {
+        option["key"]: tuple(_inputs(_mapping(option.get("inputs")), f"{info.name}.", depth + 1))
+        for option in options
+        if isinstance(option.get("key"), str)
+    }
+    return replace(info, branches=branches, choices=tuple(branches))
 
 
 def _input(name: str, spec: object, *, required: bool) -> InputInfo:
@@ -137,7 +189,16 @@ def _input(name: str, spec: object, *, required: bool) -> InputInfo:
         multiselect=bool(options.get("multiselect") or options.get("multi_select")),
         advanced=options.get("advanced") is True,
         upload=_upload(options),
+        controlled=_is_controlled(name, kind, options),
+        link_only=options.get("forceInput") is True,
     )
+
+
+def _is_controlled(name: str, kind: object, options: Mapping[Any, Any]) -> bool:
+    flag = options.get("control_after_generate")
+    if flag is None:
+        return kind == "INT" and name in ("seed", "noise_seed")
+    return bool(flag) and (kind in ("INT", "COMBO") or isinstance(kind, list | tuple))
 
 
 def _kind(kind: object) -> str:

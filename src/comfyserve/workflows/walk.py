@@ -48,7 +48,7 @@ class Walk:
         self._links = {node.id: [*node.links()] for node in self.nodes.values()}
         self.outputs = self._outputs()
         self.used_outputs = {link for links in self._links.values() for _, link in links}
-        self.live = upstream(self.nodes, self.outputs or self._ends())
+        self.live = upstream(self.nodes, self._starts())
 
     def live_nodes(self) -> list[Node]:
         """The nodes that an output needs, in the file's order."""
@@ -78,8 +78,14 @@ class Walk:
     def texts(self, sampler: Node, side: Side) -> list[TextGroup]:
         """The texts behind one side of a sampler, the main one first."""
         found: dict[TextGroup, None] = {}
+        if side == "negative":
+            # What comes out of a node's negative side is a negative, whatever takes it.
+            for link in self._conditionings(sampler, "positive"):
+                behind = self._texts_behind(link, "positive")
+                found |= {group: None for end, group in behind if end == "negative"}
         for link in self._conditionings(sampler, side):
-            found |= dict.fromkeys(self._texts_behind(link, side))
+            behind = self._texts_behind(link, side)
+            found |= {group: None for end, group in behind if end == side or side == "negative"}
         return list(found)
 
     def size(self, sampler: Node) -> Node | None:
@@ -150,7 +156,8 @@ class Walk:
             return [(Leaf((node.id, side), node.inputs[side], (node.id, side)),)]
         several = tuple(leaf for name in _ENCODER_TEXTS if (leaf := self.text(node, name)))
         names = (*_NEGATIVE_TEXTS, *_TEXTS) if side == "negative" else _TEXTS
-        single = (leaf for name in names if (leaf := self.text(node, name)))
+        known = (given for name in names for given in node.inputs if last_part(given) == name)
+        single = (leaf for name in known if (leaf := self.text(node, name)))
         group = several or tuple([leaf] if (leaf := next(single, None)) else [])
         lyrics = self.text(node, "lyrics")
         return [found for found in (group, (lyrics,) if lyrics else ()) if found]
@@ -164,6 +171,17 @@ class Walk:
         return re.match(r"(Save|Preview)(?!.*Bridge)", node.class_type) is not None or (
             node.class_type in ("VHS_VideoCombine", "MaskPreview")
         )
+
+    def _starts(self) -> list[str]:
+        """Where a run ends: the outputs, and ends of a kind that the server may not have."""
+        ends = self._ends()
+        unknown = [node_id for node_id in ends if self._is_unknown(self.nodes[node_id])]
+        starts = [*dict.fromkeys((*self.outputs, *unknown))]
+        # Where no link leads to an output, what was meant still stands in the file.
+        return starts if any(self._links[node_id] for node_id in starts) else ends
+
+    def _is_unknown(self, node: Node) -> bool:
+        return bool(self.catalog.classes) and node.class_type not in self.catalog
 
     def _ends(self) -> list[str]:
         needed = {link.node_id for node in self.nodes.values() for _, link in self._links[node.id]}
@@ -222,14 +240,14 @@ class Walk:
                 return [link for name, link in self._links[node.id] if re.match(pattern, name)]
         return []
 
-    def _texts_behind(self, start: Link, start_side: Side) -> Iterator[TextGroup]:
+    def _texts_behind(self, start: Link, start_side: Side) -> Iterator[tuple[Side, TextGroup]]:
         seen: set[tuple[Link, Side]] = set()
         waiting: list[tuple[Link, Side, bool]] = [(start, start_side, False)]
         while waiting and len(seen) < FARTHEST:
             link, side, leaving = waiting.pop()
             node = self.nodes[link.node_id]
             if leaving:
-                yield from self.own_texts(node, side)
+                yield from ((side, group) for group in self.own_texts(node, side))
             elif (link, side) not in seen and "zeroout" not in node.class_type.lower():
                 seen.add((link, side))
                 side = self._side(node, link.slot, side)
@@ -244,9 +262,9 @@ class Walk:
         if not sides or not any(_is_side(name, "negative") for name, _ in self._links[node.id]):
             return side
         known = self.catalog.get(node.class_type)
-        if known is None and _is_sampler(node):
-            return side  # it hands on both sides, behind outputs of its own
-        kinds = known.outputs if known else ("CONDITIONING", "CONDITIONING")
+        if known is None:
+            return side  # nobody knows where its outputs for the two sides are
+        kinds = known.outputs
         conditionings = [index for index, kind in enumerate(kinds) if kind == "CONDITIONING"]
         if slot not in conditionings:
             return side
@@ -303,7 +321,7 @@ class Walk:
         return [
             name
             for name, value in node.inputs.items()
-            if (_WRITTEN.match(name) or (_passes_on(name) and Link.read(value)))
+            if (_WRITTEN.match(last_part(name)) or (_passes_on(name) and Link.read(value)))
             and not (shows_only and isinstance(value, str))
         ]
 
@@ -342,6 +360,11 @@ def _is_sampler(node: Node) -> bool:
     return (node.link("positive") or node.link("text_embeds")) is not None and any(
         name in node.inputs for name in plans
     )
+
+
+def last_part(name: str) -> str:
+    """The name of an input without the dynamic combo's that brings it: ``model.prompt``."""
+    return name.rpartition(".")[2]
 
 
 def _is_side(name: str, side: Side) -> bool:

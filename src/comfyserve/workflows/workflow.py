@@ -6,16 +6,20 @@ import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from comfyserve.errors import WorkflowUnreadable, did_you_mean
 from comfyserve.workflows.binding import Bound, bind_inputs, find_parameter
-from comfyserve.workflows.graph import MAX_BYTES, Graph, parse_graph, read_graph
+from comfyserve.workflows.embedded import Embedded, find_embedded
+from comfyserve.workflows.files import read_file, read_sidecar_beside
+from comfyserve.workflows.graph import Graph
 from comfyserve.workflows.inference import infer
+from comfyserve.workflows.marks import read_marks
 from comfyserve.workflows.node_catalog import NodeCatalog
-from comfyserve.workflows.parameters import Parameter
+from comfyserve.workflows.parameters import Parameter, Seed
+from comfyserve.workflows.sidecar import Sidecar
+from comfyserve.workflows.source import Source
+from comfyserve.workflows.ui_format import Finding
 
 __all__ = ["Bound", "Workflow"]
 
@@ -24,8 +28,11 @@ __all__ = ["Bound", "Workflow"]
 class Workflow:
     """A named graph with typed inputs and known outputs.
 
-    *outputs* are the ids of its output nodes. *catalog* is what the parameters were read with;
-    without one they have neither limits nor choices.
+    *outputs* are the ids of its output nodes. *convention* says who decided which inputs there
+    are: an author's mark, or ``inference``. *seeds* are drawn for each run though nobody may set
+    them. *catalog* is what the parameters were read with; without one they have neither limits
+    nor choices. *warnings* say what could not be read of the file, *notes* which of the author's
+    marks could not be followed. *source* is what all this was read from.
 
     >>> import random
     >>> workflow = Workflow.from_json({
@@ -42,23 +49,41 @@ class Workflow:
     graph: Graph = field(repr=False)
     parameters: tuple[Parameter, ...]
     outputs: tuple[str, ...]
+    source: Source = field(repr=False, compare=False)
+    title: str = ""
+    description: str = ""
+    convention: str = "inference"
+    seeds: tuple[Seed, ...] = ()
     catalog: NodeCatalog | None = field(default=None, repr=False, compare=False)
+    warnings: tuple[Finding, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Workflow:
         """Read a workflow file; its name is the file's, without the ending.
 
+        A picture, video, sound or 3D file that ComfyUI saved is one too: what it carries is read.
+        A sidecar, ``NAME.toml`` beside it, says which inputs it takes.
         Raises `WorkflowUnreadable`, saying what was found instead, or `GraphInvalid`.
         """
         file = Path(path)
-        return cls.from_bytes(_content(file), file.stem, source=str(file))
+        content, sidecar = read_file(file), read_sidecar_beside(file)
+        return cls._read(file.stem, Source.of(content, str(file), sidecar), None, strict=False)
 
     @classmethod
     def from_bytes(
-        cls, data: bytes | str, name: str = "workflow", *, source: str | None = None
+        cls,
+        data: bytes | str,
+        name: str = "workflow",
+        *,
+        source: str | None = None,
+        sidecar: Sidecar | None = None,
     ) -> Workflow:
         """Read the content of a workflow file; *source* names it in messages."""
-        return cls._of(name, parse_graph(data, source or f"workflow {name!r}"))
+        named = source or f"workflow {name!r}"
+        embedded = find_embedded(data, named) if isinstance(data, bytes) else None
+        content: Embedded | bytes | str = embedded or data
+        return cls._read(name, Source.of(content, named, sidecar), None, strict=False)
 
     @classmethod
     def from_json(
@@ -67,21 +92,59 @@ class Workflow:
         name: str = "workflow",
         *,
         catalog: NodeCatalog | None = None,
+        sidecar: Sidecar | None = None,
     ) -> Workflow:
         """Read a workflow from JSON that was parsed already, described by *catalog* if given."""
-        return cls._of(name, read_graph(document, f"workflow {name!r}"), catalog)
+        source = Source.of_document(document, f"workflow {name!r}", sidecar)
+        return cls._read(name, source, catalog, strict=catalog is not None)
 
     @classmethod
-    def _of(cls, name: str, graph: Graph, catalog: NodeCatalog | None = None) -> Workflow:
-        inferred = infer(graph, catalog)
-        return cls(name, graph, inferred.parameters, inferred.outputs, catalog)
+    def _read(
+        cls, name: str, source: Source, catalog: NodeCatalog | None, *, strict: bool
+    ) -> Workflow:
+        told = source.told(catalog, strict=strict)
+        marked = read_marks(
+            told.graph,
+            inferred=infer(told.graph, catalog),
+            catalog=catalog,
+            sidecar=source.sidecar,
+            editor=told.editor,
+            held=told.held,
+            new_ids=told.new_ids,
+            certain=not told.warnings,
+        )
+        return cls(
+            name,
+            marked.graph,
+            marked.parameters,
+            marked.outputs,
+            source,
+            title=marked.title,
+            description=marked.description,
+            convention=marked.convention,
+            seeds=marked.seeds,
+            catalog=catalog,
+            warnings=told.warnings,
+            notes=marked.warnings,
+        )
 
-    def described_by(self, catalog: NodeCatalog) -> Workflow:
-        """The same workflow with the limits, choices and help of a server's nodes."""
-        if catalog is self.catalog:
+    @property
+    def editor(self) -> Mapping[str, Any] | None:
+        """The document as ComfyUI's editor saved it, if the graph was made from one.
+
+        Only a catalogue tells for certain which graph it means.
+        """
+        return self.source.editor if self.source.graph is None else None
+
+    def described_by(self, catalog: NodeCatalog, *, strict: bool = True) -> Workflow:
+        """The same workflow with the limits, choices and help of a server's nodes.
+
+        What the editor saved is read again, now for certain. With *strict*, for running, what
+        the server cannot run raises `GraphInvalid`; else it is in *warnings*.
+        """
+        if catalog is self.catalog and not (strict and self.warnings):
             return self
-        inferred = infer(self.graph, catalog)
-        return Workflow(self.name, self.graph, inferred.parameters, inferred.outputs, catalog)
+        return self._read(self.name, self.source, catalog, strict=strict)
 
     def find(self, name: str) -> Parameter | None:
         """The parameter of this name, or of this address (``3.cfg``); None if there is none."""
@@ -103,37 +166,16 @@ class Workflow:
         """
         workflow = self if catalog is None else self.described_by(catalog)
         return bind_inputs(
-            inputs, workflow.graph, workflow.parameters, workflow.catalog, rng, self.name
+            inputs,
+            workflow.graph,
+            workflow.parameters,
+            workflow.catalog,
+            rng,
+            self.name,
+            hidden_seeds=workflow.seeds,
         )
 
     def json_schema(self) -> dict[str, Any]:
         """What `bind` takes by name, as the JSON Schema of an object."""
         properties = {parameter.name: parameter.json_schema() for parameter in self.parameters}
         return {"type": "object", "properties": properties, "additionalProperties": False}
-
-
-def _content(file: Path) -> bytes:
-    if file.is_dir():
-        raise WorkflowUnreadable(str(file), "is a folder, not a workflow file", _inside(file))
-    try:
-        with file.open("rb") as opened:
-            return opened.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        near = did_you_mean(file.name, _names_in(file.parent), at_most=2)
-        raise WorkflowUnreadable(str(file), "does not exist", near.strip()) from None
-    except OSError as error:
-        raise WorkflowUnreadable(str(file), f"cannot be read: {error.strerror}") from None
-    except ValueError as error:  # a name that no file system takes
-        raise WorkflowUnreadable(repr(str(file)), f"cannot be read: {error}") from None
-
-
-def _inside(folder: Path) -> str:
-    names = [name for name in _names_in(folder) if name.lower().endswith(".json")]
-    return f"It has {', '.join(names[:5])}" if names else ""
-
-
-def _names_in(folder: Path) -> list[str]:
-    try:
-        return sorted(entry.name for entry in islice(folder.iterdir(), 1000))
-    except OSError:
-        return []
