@@ -18,6 +18,7 @@ from comfyserve.errors import (
     BackendError,
     BackendRefused,
     BackendUnreachable,
+    ComfyServeError,
     InvalidAddress,
 )
 from tests.comfy.tiny_server import Handler, TinyServer, cut, hang, stall, tiny_server
@@ -348,7 +349,7 @@ async def complain(url: str) -> None:
             assert not any(secret in repr(http) + http.url for secret in SECRETS)
 
 
-def assert_no_secret(error: BackendError) -> None:
+def assert_no_secret(error: ComfyServeError) -> None:
     texts = [str(error), repr(error), repr(vars(error)), *traceback.format_exception(error)]
     # The frames show this test's own lines, which name the secrets.
     told = [text for text in texts if not text.lstrip().startswith("File ")]

@@ -51,7 +51,8 @@ def sampled(**more: Any) -> dict[str, Any]:
 
 def test_a_text_that_a_choice_brings() -> None:
     """The prompt that a choice of a dynamic combo brings goes by its last word."""
-    graph = {"1": node("Paint", **{"model": "Large", "model.prompt": "a fox", "model.seed": 1})}
+    inputs: dict[str, Any] = {"model": "Large", "model.prompt": "a fox", "model.seed": 1}
+    graph = {"1": node("Paint", **inputs)}
 
     assert found(graph)["prompt"] == ["1.model.prompt"]
 
