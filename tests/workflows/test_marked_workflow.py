@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from comfyserve.errors import InvalidInputs, WorkflowUnreadable
+from comfyserve.workflows.embedded import Embedded
+from comfyserve.workflows.node_catalog import NodeCatalog
+from comfyserve.workflows.source import Source
 from comfyserve.workflows.workflow import Workflow
 
 
@@ -108,3 +111,94 @@ def test_nothing_marked_is_inferred(tmp_path: Path) -> None:
     assert workflow.convention == "inference"
     names = {parameter.name for parameter in workflow.parameters}
     assert {"prompt", "negative_prompt", "seed", "steps", "cfg", "width", "height"} <= names
+
+
+def test_a_sidecar_may_leave_out_what_the_graph_holds(tmp_path: Path) -> None:
+    """Choices of the author's own are no claim about the server: the graph's value still runs."""
+    graph = text_to_image()
+    graph["3"]["inputs"]["sampler_name"] = "euler"
+    sidecar = '[inputs.sampler]\ntargets = ["3.sampler_name"]\nchoices = ["ddim", "heun"]\n'
+    known = {
+        "KSampler": {
+            "input": {"required": {"sampler_name": [["euler", "ddim", "heun"], {}]}},
+            "output": ["LATENT"],
+        }
+    }
+    workflow = Workflow.load(saved(tmp_path, graph, sidecar))
+
+    bound = workflow.bind({}, rng=random.Random(1), catalog=NodeCatalog.from_json(known))
+
+    assert bound.graph["3"]["inputs"]["sampler_name"] == "euler"
+
+
+def test_what_comfyui_noted_in_a_graph_is_not_sent_back(tmp_path: Path) -> None:
+    """`is_changed` in a saved graph would make the server believe that no file has changed."""
+    graph = text_to_image()
+    graph["5"]["is_changed"] = [float("nan")]
+    workflow = Workflow.load(saved(tmp_path, graph))
+
+    assert all("is_changed" not in node for node in workflow.graph.values())
+
+
+def test_a_number_that_no_server_takes_is_named(tmp_path: Path) -> None:
+    """NaN among the inputs is refused before anything is sent, unless it is replaced."""
+    graph = text_to_image()
+    graph["3"]["inputs"]["denoise"] = float("nan")
+    workflow = Workflow.load(saved(tmp_path, graph))
+
+    with pytest.raises(InvalidInputs, match=r"3\.denoise=NUMBER"):
+        workflow.bind({}, rng=random.Random(1))
+    assert workflow.bind({"3.denoise": 0.5}, rng=random.Random(1))
+
+
+def test_a_sidecar_is_no_workflow(tmp_path: Path) -> None:
+    """Who gives the sidecar instead of the workflow is told which file to give."""
+    saved(tmp_path, text_to_image(), SIDECAR)
+
+    with pytest.raises(WorkflowUnreadable, match=r"is a sidecar.*portrait\.json"):
+        Workflow.load(tmp_path / "portrait.toml")
+
+
+def editor_document(kind: str, node_id: int = 6) -> dict[str, Any]:
+    return {
+        "nodes": [
+            {
+                "id": node_id,
+                "type": kind,
+                "inputs": [{"name": "text", "type": "STRING", "widget": {"name": "text"}}],
+                "outputs": [],
+                "widgets_values": ["a fox"],
+                "mode": 0,
+            }
+        ],
+        "links": [],
+        "extra": {"linearData": {"inputs": [[node_id, "text"]], "outputs": []}},
+    }
+
+
+@pytest.mark.parametrize(("kind", "convention"), [("CLIPTextEncode", "app_mode"), ("Note2", "x")])
+def test_marks_beside_a_graph_must_be_of_that_graph(kind: str, convention: str) -> None:
+    """The editor's document that a picture carries marks only the graph it belongs to."""
+    embedded = Embedded(json.dumps(text_to_image()), json.dumps(editor_document(kind)), "PNG")
+    source = Source.of(embedded, "x.png", None)
+
+    told = source.told(None, strict=False)
+
+    assert (told.editor is not None) == (convention == "app_mode")
+
+
+def test_a_picture_with_a_broken_graph_still_has_its_workflow() -> None:
+    """Where the graph in a picture cannot be read, the editor's document is used."""
+    embedded = Embedded("{broken", json.dumps(editor_document("CLIPTextEncode")), "PNG")
+
+    assert Source.of(embedded, "x.png", None).editor is not None
+
+
+def test_an_editor_file_is_never_certain_without_a_catalogue(tmp_path: Path) -> None:
+    """A sidecar may name inputs that only the server's nodes have."""
+    file = tmp_path / "old.json"
+    file.write_text(json.dumps(editor_document("CLIPTextEncode")), encoding="utf-8")
+    sidecar = '[inputs.later]\ntargets = ["6.added_since"]\n'
+    (tmp_path / "old.toml").write_text(sidecar, encoding="utf-8")
+
+    assert Workflow.load(file).graph

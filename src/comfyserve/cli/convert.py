@@ -9,6 +9,7 @@ from pathlib import Path
 
 from comfyserve.cli.target import Target, node_catalog_of, say
 from comfyserve.cli.written_files import write_new
+from comfyserve.workflows.graph import Graph
 from comfyserve.workflows.workflow import Workflow
 
 STDOUT = Path("-")
@@ -35,7 +36,7 @@ async def convert_workflow(options: Options) -> None:
     if options.output == STDOUT:
         print(json.dumps(workflow.graph, indent=2))  # a console may not have every letter
     else:
-        text = json.dumps(workflow.graph, indent=2, ensure_ascii=False)
+        text = _readable(workflow.graph)
         await asyncio.to_thread(
             write_new,
             options.output,
@@ -44,6 +45,16 @@ async def convert_workflow(options: Options) -> None:
             if_there="it is there already; --force replaces it",
         )
         say(f"{options.output}: {len(workflow.graph)} nodes in API format.")
+
+
+def _readable(graph: Graph) -> str:
+    """The graph as people like to read it, where its letters can be written at all."""
+    text = json.dumps(graph, indent=2, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(graph, indent=2)
+    return text
 
 
 async def _named(workflow: Workflow, options: Options) -> Workflow:

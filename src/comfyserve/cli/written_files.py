@@ -19,23 +19,34 @@ def write_new(
     """
     try:
         if replace:
-            _replace(path, text)
+            _replace(path, text.encode())
         else:
-            with path.open("x", encoding="utf-8", newline="\n") as file:
-                file.write(text)
+            _create(path, text.encode())
     except FileExistsError:
         raise OutputUnwritable(str(path), if_there) from None
     except OSError as error:
         raise OutputUnwritable(str(path), error.strerror or str(error)) from error
 
 
-def _replace(path: Path, text: str) -> None:
+def _create(path: Path, content: bytes) -> None:
+    """Write it whole or not at all."""
+    with path.open("xb") as file:
+        try:
+            file.write(content)
+            file.flush()
+        except BaseException:
+            file.close()
+            path.unlink(missing_ok=True)
+            raise
+
+
+def _replace(path: Path, content: bytes) -> None:
     """Write beside it first, so that what is there survives a full disk."""
     if path.is_dir():
         raise IsADirectoryError(None, "it is a folder")
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        beside.write_text(text, encoding="utf-8", newline="\n")
+        beside.write_bytes(content)
         os.replace(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)

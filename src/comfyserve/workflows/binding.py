@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from comfyserve.assets import InputFile, Upload
@@ -115,6 +116,7 @@ class _Binding:
 
     def result(self) -> Bound:
         """The bound graph; raises what was noted."""
+        self._check_numbers()
         if self.problems:
             raise InvalidInputs(self.problems)
         files = sorted(self.files, key=lambda file: file.mask_of is not None)
@@ -181,19 +183,36 @@ class _Binding:
             self.values[target] = value
 
     def _check_choice(self, parameter: Choice, target: Address) -> None:
+        """The server's list decides: what the author offers may well leave out the graph's own."""
         node_id, input_name = target
-        value = self.nodes[node_id].inputs[input_name]
+        node = self.nodes[node_id]
+        info = self.catalog.input(node.class_type, input_name) if self.catalog else None
+        if info is None or info.choices is None:
+            return
+        there, value = replace(parameter, choices=info.choices), node.inputs[input_name]
         try:
-            fit = parameter.check(value)
+            fit = there.check(value)
         except ValueError:
-            where = f"{self.nodes[node_id]} uses the {input_name} {shown(value)}"
-            others = parameter.alternatives(value)
-            advice = f"{parameter.name}=NAME sets another."
-            message = f"{where}, which this server does not have: {others} {advice}"
+            where = f"{node} uses the {input_name} {shown(value)}"
+            advice = f"{there.alternatives(value)} {parameter.name}=NAME sets another."
+            if not info.choices:
+                advice = "it has none at all. Put the file into its models folder."
+            message = f"{where}, which this server does not have: {advice}"
             self.problems.append(InputProblem(parameter.name, message))
         else:
             if fit != value:
                 self.values[target] = fit
+
+    def _check_numbers(self) -> None:
+        """Note what JSON has no word for, though pictures may carry it."""
+        for node_id, input_name in self._literals():
+            value = self.nodes[node_id].inputs[input_name]
+            is_odd = isinstance(value, float) and not math.isfinite(value)
+            if is_odd and (node_id, input_name) not in self.values:
+                name = _written((node_id, input_name))
+                told = f"{self.nodes[node_id]} holds {value} as its {input_name}"
+                message = f"{told}, which no server takes. Set {name}=NUMBER."
+                self.problems.append(InputProblem(name, message))
 
     def _unknown_name(self, name: str) -> str:
         names = [parameter.name for parameter in self.parameters]

@@ -15,6 +15,11 @@ def read_file(file: Path) -> Embedded | bytes:
     """What a workflow file holds: its bytes, or what a media file carries."""
     if file.is_dir():
         raise WorkflowUnreadable(str(file), "is a folder, not a workflow file", _inside(file))
+    if file.suffix.lower() == ".toml" and file.exists():
+        beside = [name for name in _names_in(file.parent) if Path(name).stem == file.stem]
+        others = [name for name in beside if name != file.name]
+        advice = f"Give the workflow it describes: {' or '.join(others[:3])}" if others else ""
+        raise WorkflowUnreadable(str(file), "is a sidecar, not a workflow file", advice)
     try:
         with file.open("rb") as opened:
             # A film is too large to be read whole; a pipe can only be read so.

@@ -87,7 +87,16 @@ def read_graph(document: object, source: str = "The workflow") -> Graph:
     """The checked graph in a JSON document that was parsed already; see `parse_graph`."""
     graph = _unwrapped(document, source)
     check_graph(graph, source)
-    return graph
+    return {node_id: _own_words(entry) for node_id, entry in graph.items()}
+
+
+def _own_words(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What an author says of a node.
+
+    ComfyUI adds ``is_changed`` to the graphs it saves, and would believe it when it comes back:
+    a picture that was replaced since would not be read again.
+    """
+    return {key: entry[key] for key in ("class_type", "inputs", "_meta") if key in entry}
 
 
 def read_document(data: bytes | str, source: str = "The workflow") -> object:

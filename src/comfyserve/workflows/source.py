@@ -47,10 +47,14 @@ class Source:
         """The source that the content of a file is; *name* is for messages."""
         if not isinstance(content, Embedded):
             return cls.of_document(read_document(content, name), name, sidecar)
-        source = cls.of_document(read_document(content.document, name), name, sidecar)
-        if source.graph is None or content.workflow is None:
-            return source
-        return cls(name, source.graph, _editor_document(content.workflow, name), sidecar)
+        editor = _editor_document(content.workflow or "", name)
+        try:
+            source = cls.of_document(read_document(content.document, name), name, sidecar)
+        except ComfyServeError:
+            if editor is None:
+                raise
+            return cls(name, None, editor, sidecar)
+        return source if source.graph is None else cls(name, source.graph, editor, sidecar)
 
     @classmethod
     def of_document(cls, document: object, name: str, sidecar: Sidecar | None) -> Source:
@@ -70,13 +74,16 @@ class Source:
         return Told(self.graph, self.editor, beside.held, beside.new_ids)
 
     def _converted_for_marks(self, catalog: NodeCatalog | None) -> Converted | None:
-        """The editor's document beside the graph; one that cannot be read marks nothing."""
-        if self.editor is None:
+        """The editor's document beside the graph; one of another graph marks nothing."""
+        if self.editor is None or self.graph is None:
             return None
         try:
-            return convert(self.editor, catalog, strict=False, source=self.name)
+            read = convert(self.editor, catalog, strict=False, source=self.name)
         except ComfyServeError:
             return None
+        shared = read.graph.keys() & self.graph.keys()
+        kinds = ((read.graph[n]["class_type"], self.graph[n]["class_type"]) for n in shared)
+        return read if shared and all(ours == theirs for theirs, ours in kinds) else None
 
 
 def _editor_document(text: str, name: str) -> Mapping[str, Any] | None:

@@ -111,7 +111,8 @@ class Workflow:
             editor=told.editor,
             held=told.held,
             new_ids=told.new_ids,
-            certain=not told.warnings,
+            # Without a catalogue nobody knows the names of all that the editor saved.
+            certain=not told.warnings and (source.graph is not None or catalog is not None),
         )
         return cls(
             name,
