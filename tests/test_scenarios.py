@@ -1146,6 +1146,23 @@ async def _all_of(execution: Execution) -> list[Any]:
     return [event async for event in execution]
 
 
+async def test_cancel_while_an_output_does_not_come(tmp_path: Path) -> None:
+    """A download that hangs cannot keep a canceled job from ending."""
+    async with (
+        Replay("txt2img", Hang("/view")) as replay,
+        connected(replay.url) as backend,
+    ):
+        job = Job(str(uuid.uuid4()), recorded_graph("txt2img"))
+        execution = Execution(backend, job, OutputFolder(tmp_path))
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            told = tasks.create_task(_all_of(execution))
+            while not replay.calls("GET", "/history/*"):  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            await execution.cancel()
+
+    assert told.result()[-1].status is JobStatus.CANCELED
+
+
 async def test_some_live_pictures_lost_with_the_socket_fail_the_job(tmp_path: Path) -> None:
     """One of two pictures that only the socket carries is not a success."""
     seen = 0

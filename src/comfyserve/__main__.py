@@ -6,7 +6,9 @@ from __future__ import annotations
 def main() -> None:
     """Run the command line."""
     from comfyserve.cli.app import app
+    from comfyserve.cli.streams import prepare_streams
 
+    prepare_streams()
     app(prog_name="comfyserve")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from typing import Final
 
@@ -33,7 +33,7 @@ from comfyserve.errors import (
 )
 from comfyserve.events import Event, Noted, OutputSaved, PreviewDrawn, ProgressMade, StatusChanged
 from comfyserve.following import Following, News, Trouble, WasCanceled
-from comfyserve.jobs import Job, JobError, JobStatus, Preview, Timings
+from comfyserve.jobs import Job, JobError, JobStatus, Output, Preview, Timings
 from comfyserve.outputs import Courier, Outputs, Sink, names_of
 from comfyserve.workflows.graph import Graph, Node, nodes_of, upstream, with_inputs
 from comfyserve.workflows.node_catalog import NodeCatalog
@@ -45,6 +45,9 @@ _SETTLE: Final = (0.0, 0.02, 0.1, 0.4, 1.0)
 
 _SETTLED_WITHIN: Final = 4.0
 """Seconds in which the truth about an ended prompt is known, or what was heard must do."""
+
+_LAST_ARRIVALS: Final = 2.0
+"""Seconds that outputs on their way have when a job is canceled that has ended already."""
 
 _WITHDRAWAL: Final = 5.0
 """Seconds to tell a backend that a job is of no use any more."""
@@ -89,7 +92,7 @@ class Execution:
         self._attempt: Attempt | None = None
         self._listener: Listener | None = None
         self._following: Following | None = None
-        self._is_canceling = False
+        self._wish_to_cancel = asyncio.Event()
         self._is_sent = False
         self._is_accepted = False
         self._is_answered = asyncio.Event()
@@ -103,7 +106,7 @@ class Execution:
 
         Returns once the backend was told, which may take as long as it takes to answer.
         """
-        self._is_canceling = True
+        self._wish_to_cancel.set()
         if self._is_sent:
             await self._is_answered.wait()
         if self._is_accepted:
@@ -131,6 +134,10 @@ class Execution:
             raise
         else:
             yield self._ended(JobStatus.SUCCEEDED)
+
+    @property
+    def _is_canceling(self) -> bool:
+        return self._wish_to_cancel.is_set()
 
     async def _withdraw(self) -> None:
         """Nobody can take the outputs, so the backend need not go on."""
@@ -299,7 +306,7 @@ class Execution:
                     attempt.hear(message, self._clock())
             for node, ui in entry.uis.items():
                 await self._courier.send(self._outputs.take(node, ui))
-        for output in await self._courier.all():
+        for output in await self._last_arrivals():
             yield OutputSaved(self._job.id, output)
         async for output in self._outputs.take_temp():
             yield OutputSaved(self._job.id, output)
@@ -309,6 +316,20 @@ class Execution:
         for block in blocked(attempt.last_words):
             yield self._noted("warning", str(block))
         self._check_that_nothing_is_missing(following, entry)
+
+    async def _last_arrivals(self) -> Iterator[Output]:
+        """Wait for what is on its way; once the job is canceled, not for long any more."""
+        arrivals = asyncio.ensure_future(self._courier.all())
+        wish = asyncio.ensure_future(self._wish_to_cancel.wait())
+        try:
+            await asyncio.wait({arrivals, wish}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({arrivals}, timeout=_LAST_ARRIVALS)
+            if not arrivals.done():
+                raise WasCanceled
+            return arrivals.result()
+        finally:
+            wish.cancel()
+            arrivals.cancel()
 
     async def _settled(self) -> HistoryEntry | None:
         """The history of a prompt that has just ended, which may take a moment to be there."""

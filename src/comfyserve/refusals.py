@@ -76,19 +76,18 @@ class SchemaTooNew(ComfyServeError):
 
 
 class StoreUnavailable(ComfyServeError):
-    """The database could not do what was asked; nothing of it was written."""
+    """What was asked of the kept data could not be done; nothing of it was written."""
 
     code = "store_unavailable"
 
-    def __init__(self, database: str, reason: str) -> None:
-        super().__init__(database, reason)
-        self.database = database
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(place, reason)
+        self.place = place
         self.reason = reason
 
     def __str__(self) -> str:
-        return (
-            f"The database {self.database} could not be used, and nothing changed: {self.reason}."
-        )
+        reason = self.reason.rstrip(". \n")
+        return f"{self.place} could not be used, and nothing changed: {reason}."
 
 
 class NotFound(ComfyServeError):

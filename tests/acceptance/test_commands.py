@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -29,8 +30,6 @@ def test_help_is_quick_and_names_the_commands(comfyserve: Command) -> None:
 
 
 def python(comfyserve: Command, code: str) -> str:
-    import sys
-
     ran = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -75,6 +74,49 @@ def test_an_engine_whose_port_is_taken(comfyserve: Command) -> None:
     assert ended.code == 1
     assert port in ended.err
     assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("command", [("-m", "comfyserve", "engine"), ("-m", "comfyserve.engine")])
+def test_an_engine_on_a_port_that_is_none(comfyserve: Command, command: tuple[str, ...]) -> None:
+    """A port beyond all ports is a mistake of the person, told with the range."""
+    ended = subprocess.run(
+        [sys.executable, *command, "--port", "99999"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=comfyserve.environment,
+    )
+
+    assert ended.returncode == 2
+    assert "99999 is not in the range" in ended.stderr
+    assert "65535" in ended.stderr
+
+
+def test_an_engine_on_an_address_that_is_none(comfyserve: Command) -> None:
+    """An address that is not this machine's is no other program's fault."""
+    ended = comfyserve("engine", "--host", "300.1.1.1", "--port", "0")
+
+    assert ended.code == 1
+    assert "cannot listen on 300.1.1.1 port 0" in ended.err
+    assert "an address of this machine" in ended.err
+    assert "other program" not in ended.err
+
+
+def test_a_demo_that_is_killed_leaves_no_engine_behind(comfyserve: Command) -> None:
+    """The engine ends with the demo, even one that could not clean up."""
+    with comfyserve.start("demo") as process:
+        assert process.stderr is not None
+        said = ""
+        while "http://" not in said:
+            said = process.stderr.readline()
+
+        process.kill()
+        process.wait(10)
+
+    deadline = time.monotonic() + 10
+    while answers(address_in(said)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_the_demo_makes_two_pictures(comfyserve: Command) -> None:

@@ -78,12 +78,11 @@ def test_nobody_answers(comfyserve: Command) -> None:
 
 
 def test_an_address_that_is_none(comfyserve: Command) -> None:
-    """An address with a wrong beginning is told as one, not as a crash."""
-    ended = comfyserve("doctor", "ftp://127.0.0.1", "--json")
+    """An address with a wrong beginning is a mistake of the person, told in a sentence."""
+    ended = comfyserve("doctor", "ftp://127.0.0.1")
 
-    told = json.loads(ended.out)
-    assert ended.code == 3
-    assert "http://" in told["server"]["findings"][0]["message"]
+    assert ended.code == 2
+    assert "it has to begin with http://" in ended.err
     assert "Traceback" not in ended.err
 
 

@@ -105,6 +105,17 @@ def test_a_dry_run_only_prints_the_graph(comfyserve: Command, engine: RunningEng
     assert queue_of(engine) == []
 
 
+def test_a_dry_run_says_what_would_be_uploaded(comfyserve: Command) -> None:
+    """The graph of a dry run holds a file's own name, and stderr says that it is not the last."""
+    picture = IMAGE_TO_IMAGE.with_name("sketch.png")
+
+    ended = comfyserve("run", IMAGE_TO_IMAGE, "--image", picture, "--dry-run")
+
+    assert ended.code == 0, ended.err
+    assert "sketch.png would be uploaded first, under a name of its own" in ended.err
+    assert json.loads(ended.out)
+
+
 def test_a_failing_node_is_a_failure(comfyserve: Command) -> None:
     """A node that fails gives exit code 1, one clear sentence, and keeps what was saved."""
     ended = comfyserve("run", comfyserve.workflow(failing("no more paint")))
@@ -135,6 +146,7 @@ def test_a_failure_as_json(comfyserve: Command) -> None:
         ((TEXT_TO_IMAGE, "model=comfyserve.safetensors"), "comfyserve-emoji-v1.safetensors"),
         ((TEXT_TO_IMAGE, "a fox"), 'Did you mean prompt="a fox"?'),
         ((TEXT_TO_IMAGE.with_name("text_to_imag.json"),), "Did you mean 'text_to_image.json'"),
+        ((IMAGE_TO_IMAGE, f"image=@{TEXT_TO_IMAGE}"), "is none: it is application/json"),
         ((IMAGE_TO_IMAGE, "image=@nope.png"), "image cannot be nope.png: there is no such file"),
     ],
 )
@@ -157,6 +169,42 @@ def test_a_server_that_is_not_there(comfyserve: Command) -> None:
     assert ended.code == 3
     assert "http://127.0.0.1:9" in ended.err
     assert len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("place", ["taken", "taken/below"])
+def test_a_folder_that_cannot_be_used(
+    comfyserve: Command, engine: RunningEngine, place: str
+) -> None:
+    """A file where the folder should be gives exit code 2 before anything is queued."""
+    (comfyserve.folder / "taken").touch()
+
+    ended = comfyserve("run", comfyserve.workflow(ticking(600, 50)), "-o", place)
+
+    assert ended.code == 2
+    assert f"-o: {Path(place)} cannot be used: " in ended.err
+    assert "Traceback" not in ended.err
+    assert queue_of(engine) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-s", "ftp://127.0.0.1"), "it has to begin with http:// or https://"),
+        (("-s", "http://127.0.0.1:99999"), "99999"),
+        (("--header", "X-Room: a\tb\x01"), "the header 'X-Room' holds a character"),
+    ],
+)
+def test_an_address_that_no_server_can_have(
+    comfyserve: Command, arguments: tuple[str, ...], said: str
+) -> None:
+    """A mistake in the address or a header gives exit code 2, also as JSON, and no request."""
+    ended = comfyserve("run", TEXT_TO_IMAGE, *arguments, "--json")
+
+    assert ended.code == 2
+    assert "cannot be used as a server's address" in ended.err
+    assert said in ended.err
+    assert "--server" not in ended.err
+    assert ended.events[-1]["error"]["code"] == "invalid_address"
 
 
 def test_headers_and_token_are_sent_along(comfyserve: Command) -> None:
@@ -280,7 +328,9 @@ def test_a_command_that_is_stopped_cancels_its_job(
 
         out, _ = process.communicate(timeout=20)
     assert process.returncode == 143
-    assert json.loads(out.splitlines()[-1])["status"] == "canceled"
+    result = json.loads(out.splitlines()[-1])
+    assert result["status"] == "canceled"
+    assert result["timings"]["running"] > 0
     wait_until_empty(engine)
 
 

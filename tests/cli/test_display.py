@@ -53,12 +53,27 @@ def test_a_plain_line_says_it_all() -> None:
 
 def test_a_plain_line_comes_for_every_node_and_every_tenth() -> None:
     """Another node or another tenth is news; a thousand steps between are not."""
-    steps: list[Event] = [at(step / 1000, "KSampler") for step in range(1000)]
+    steps: list[Event] = [
+        at(step / 1000, "KSampler", step=step, steps=1000) for step in range(1000)
+    ]
 
     lines = plain([at(0, "Loader"), *steps, at(1.0)])
 
     assert len(lines) == 1 + 1 + 9 + 1
     assert lines[0].startswith("  0 %  Loader")
+    assert lines[-1].startswith("100 %")
+
+
+def test_a_node_that_ends_is_no_news() -> None:
+    """Ten short nodes are ten lines and a last one, though each also ends another tenth."""
+    told: list[Event] = []
+    for number in range(10):
+        told += [at(number / 10, f"n{number}", 10), at((number + 1) / 10, f"n{number}", 10)]
+
+    lines = plain(told)
+
+    assert [line[:10] for line in lines[:3]] == ["  0 %  n0;", " 10 %  n1;", " 20 %  n2;"]
+    assert len(lines) == 11
     assert lines[-1].startswith("100 %")
 
 
@@ -128,6 +143,18 @@ def test_the_bar_fits_on_a_narrow_terminal() -> None:
 
     assert " 50 %" in drawn
     assert "\n" not in drawn
+    assert "━" not in drawn
+    assert "0:00, 0:20 to 0:35 left" in drawn
+    assert "A node" in drawn
+
+
+def test_words_and_times_fit_where_the_bar_does_not() -> None:
+    """On fifty-nine columns there is no bar, and everything else is there in full."""
+    drawn = screen([at(0.25, "KSampler", step=5, steps=20)], width=59)
+
+    assert "━" not in drawn
+    assert "0:20 to 0:35 left" in drawn
+    assert "KSampler, step 5 of 20" in drawn
 
 
 def test_quiet_shows_nothing() -> None:

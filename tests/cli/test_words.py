@@ -185,6 +185,7 @@ def test_the_result_says_it_all() -> None:
     [
         (errors.JobFailed("no"), 1),
         (errors.GraphRejected("http://x", "no"), 1),
+        (errors.InvalidAddress("ftp://x", "it is none"), 2),
         (errors.OutputUnwritable("x", "full"), 1),
         (errors.InvalidInputs([]), 2),
         (errors.WorkflowUnreadable("x.json", "is empty"), 2),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
+import signal
 import urllib.request
+from asyncio import CancelledError
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,8 +24,10 @@ from comfyserve import (
     JobTimedOut,
     NodeFailed,
     OutOfMemory,
+    OutputUnwritable,
     WorkflowUnreadable,
 )
+from comfyserve.client import async_client
 from comfyserve.errors import ClientClosed
 from comfyserve.events import OutputSaved, ProgressMade, StatusChanged
 from comfyserve.jobs import JobStatus
@@ -75,9 +80,36 @@ async def test_the_spool_goes_with_the_client(engine: RunningEngine) -> None:
     """Closing the client removes what it kept for itself."""
     async with AsyncClient(engine.url) as client:
         job = await client.run(emitting())
-        assert job.outputs[0].path.exists()
+        path = job.outputs[0].path
+        assert path.exists()
 
-    assert not job.outputs[0].path.parent.exists()
+    assert not path.parent.exists()
+    for look in (job.outputs[0].to_bytes, lambda: job.outputs[0].path):
+        with pytest.raises(FileNotFoundError, match=r"fox\.bin is gone.*Pass output_dir"):
+            look()
+
+
+async def test_a_spooled_output_of_a_closed_client_is_no_input(engine: RunningEngine) -> None:
+    """An output whose client was closed cannot be sent any more, and the sentence says why."""
+    async with AsyncClient(engine.url) as closed:
+        job = await closed.run(emitting())
+
+    async with AsyncClient(engine.url) as client:
+        with pytest.raises(InvalidInputs, match=r"image cannot be sent: fox\.bin is gone"):
+            await client.run(inverting(), image=job.outputs[0])
+
+
+async def test_a_folder_that_takes_nothing_is_told_before_anything_is_queued(
+    client: AsyncClient, engine: RunningEngine, tmp_path: Path
+) -> None:
+    """An output_dir that is a file is an error of `submit`, and the server hears nothing."""
+    file = tmp_path / "here"
+    file.touch()
+
+    with pytest.raises(OutputUnwritable, match="it is a file, not a folder"):
+        await client.submit(ticking(600, 50), output_dir=file)
+
+    assert not is_busy(engine)
 
 
 async def test_the_spool_keeps_only_what_somebody_refers_to(client: AsyncClient) -> None:
@@ -180,6 +212,21 @@ async def test_canceling_ends_exactly_one_job(client: AsyncClient) -> None:
     assert (await short.result(10)).outputs
 
 
+async def test_timings_grow_while_a_job_runs(client: AsyncClient) -> None:
+    """Before its end a job tells how long it has taken so far, and afterwards how long it took."""
+    handle = await client.submit(ticking(600, 50))
+    await running(handle)
+
+    early = handle.timings
+    await until(lambda: handle.timings.running > early.running)
+    await handle.cancel()
+    await handle.wait(10)
+
+    assert early.running > 0
+    assert handle.timings == handle.timings
+    assert handle.timings.running >= early.running
+
+
 async def test_a_job_can_be_canceled_by_its_id(client: AsyncClient) -> None:
     """Whoever knows the id can cancel the job."""
     handle = await client.submit(ticking(600, 50))
@@ -211,6 +258,55 @@ async def test_canceling_a_run_cancels_its_job(engine: RunningEngine) -> None:
         await asyncio.gather(task, return_exceptions=True)
 
         assert task.cancelled()
+        await until(lambda: not is_busy(engine))
+
+
+async def test_leaving_right_after_canceling_a_run_still_tells_the_server(
+    engine: RunningEngine,
+) -> None:
+    """A run that was canceled a moment before the client is closed is off the server as well."""
+    async with AsyncClient(engine.url) as client:
+        task = asyncio.create_task(client.run(ticking(600, 50)))
+        await until(lambda: is_busy(engine))
+        task.cancel()
+
+    assert (await asyncio.gather(task, return_exceptions=True))[0].__class__ is CancelledError
+    await until(lambda: not is_busy(engine))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a process cannot be paused on Windows")
+async def test_a_server_that_cannot_be_told_is_no_success(
+    engine: RunningEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the server does not take the cancellation, the caller hears that the job may go on."""
+    monkeypatch.setattr(async_client, "CANCEL_TIMEOUT", 0.3)
+    async with AsyncClient(engine.url) as client:
+        task = asyncio.create_task(client.run(ticking(600, 50)))
+        await until(lambda: is_busy(engine))
+        engine.process.send_signal(signal.SIGSTOP)
+        try:
+            task.cancel()
+            with pytest.raises(CancelledError) as raised:
+                await task
+        finally:
+            engine.process.send_signal(signal.SIGCONT)
+        (note,) = raised.value.__notes__
+        assert "which may go on there" in note
+        await client.cancel(note.partition("job ")[2].partition(",")[0])
+    await until(lambda: not is_busy(engine))
+
+
+async def test_a_closed_client_cannot_cancel(engine: RunningEngine) -> None:
+    """Canceling a job by a client that was closed is an error, not a silent nothing."""
+    async with AsyncClient(engine.url) as client:
+        handle = await client.submit(ticking(600, 50))
+        await running(handle)
+
+    with pytest.raises(ClientClosed):
+        await handle.cancel()
+    assert not await async_client.cancel_quickly(handle)
+    async with AsyncClient(engine.url) as other:
+        await other.cancel(handle.id)
         await until(lambda: not is_busy(engine))
 
 

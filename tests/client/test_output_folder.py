@@ -50,6 +50,25 @@ async def test_saves_the_bytes_under_their_name(tmp_path: Path) -> None:
     assert content(path) == b"fox"
 
 
+@pytest.mark.parametrize("place", ["file", "file/below", "file/below/it"])
+def test_a_folder_that_cannot_be_made_is_told_beforehand(tmp_path: Path, place: str) -> None:
+    """Preparing says whether files can be saved there, before there are any."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(OutputUnwritable, match="file"):
+        OutputFolder(tmp_path / place).prepare()
+
+
+def test_preparing_leaves_an_empty_folder(tmp_path: Path) -> None:
+    """Trying whether a folder takes files leaves none behind, and what is there stays."""
+    OutputFolder(tmp_path / "a" / "b").prepare()
+    (tmp_path / "a" / "fox").touch()
+    OutputFolder(tmp_path / "a").prepare()
+
+    assert names_in(tmp_path / "a") == ["b", "fox"]
+    assert names_in(tmp_path / "a" / "b") == []
+
+
 async def test_temporary_outputs_have_a_folder_of_their_own(tmp_path: Path) -> None:
     """Temporary outputs are saved under temp/."""
     path = await save(OutputFolder(tmp_path), b"fox", temp=True)

@@ -10,7 +10,7 @@ import pytest
 from comfyserve.assets import Upload
 from comfyserve.client.output_files import OutputFile
 from comfyserve.client.spool import Spool
-from comfyserve.client.uploads import as_upload
+from comfyserve.client.uploads import as_upload, check_content
 from comfyserve.errors import InvalidInputs, OutputUnwritable
 from comfyserve.jobs import Output
 
@@ -45,6 +45,40 @@ def test_content_is_sent_as_it_is(tmp_path: Path) -> None:
 def test_an_output_is_an_input(output: OutputFile) -> None:
     """An output of an earlier job is sent from its file, under its real name."""
     assert as_upload("image", output) == Upload("fox.png", output.path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("README.md", b"# A fox", "is none: it is text/markdown"),
+        ("notes", b"a fox", "is none: it is text/plain"),
+        ("graph.json", b"{}", "is none: it is application/json"),
+        ("paper.pdf", b"%PDF-1.7", "is none: it is application/pdf"),
+        ("in.png", b"PK\x03\x04", "is none: it is application/zip"),
+        ("in.png", b"", "is empty"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["image", "mask", "video", "audio"])
+def test_a_wrong_file_is_told_before_it_is_sent(
+    tmp_path: Path, kind: str, name: str, content: bytes, said: str
+) -> None:
+    """What is plainly no picture, video or sound is refused, and the sentence names what it is."""
+    path = tmp_path / name
+    path.write_bytes(content)
+
+    for upload in (Upload(name, path), Upload(name, content=content)):
+        with pytest.raises(InvalidInputs, match=said):
+            check_content("sketch", kind, upload)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\x89PNG\r\n\x1a\n", b"P3\n1 1 255\n0 0 0\n", b"<svg/>", b"\x00\x01", b"\xff\xd8\xff"],
+)
+def test_a_file_that_may_be_right_is_left_to_the_server(content: bytes) -> None:
+    """Pictures in rare formats, and what nobody knows, are sent."""
+    check_content("sketch", "image", Upload("in", content=content))
+    check_content("notes", "file", Upload("notes.txt", content=b"a fox"))
 
 
 def test_an_upload_stays_one() -> None:

@@ -220,7 +220,8 @@ def doctor(
     """Find what keeps a server, or workflows there, from running.
 
     Without URL it is COMFYSERVE_SERVER, else http://127.0.0.1:8188. Queues nothing; one small
-    file is uploaded. Exit codes: 0 no problems, 1 problems found, 3 nobody answers.
+    file is uploaded. Exit codes: 0 no problems, 1 problems found, 2 no address,
+    3 nobody answers.
     """
     from comfyserve.cli.assignments import headers_from
     from comfyserve.cli.doctor import Options, examine_all, target_and_files
@@ -232,10 +233,18 @@ def doctor(
     raise typer.Exit(exit_code_of(examine_all(Options(target, files, as_json))))
 
 
+def _port(port: int) -> int:
+    if not 0 <= port <= 65535:
+        raise typer.BadParameter(f"{port} is not in the range 0 to 65535.")
+    return port
+
+
 @app.command()
 def engine(
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="The port; 0 takes a free one.")] = 8188,
+    port: Annotated[
+        int, typer.Option("--port", help="The port; 0 takes a free one.", callback=_port)
+    ] = 8188,
     folder: Annotated[
         Path | None,
         typer.Option(

@@ -44,7 +44,10 @@ class Silence:
 
 
 class PlainLines:
-    """Writes a line when another node runs or another tenth is done, and no more."""
+    """Writes a line when another node runs or another tenth is done, and no more.
+
+    The end of a node is no news: the line of the next one tells how far the job is.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -65,14 +68,23 @@ class PlainLines:
 
     def _is_news(self, progress: Progress) -> bool:
         tenth = int(progress.value * 10)
-        other_node = progress.current_node not in (None, self._node)
-        news = tenth > self._tenth or (other_node and progress.nodes_total <= MANY_NODES)
+        if progress.nodes_total > MANY_NODES:
+            news = tenth > self._tenth
+        else:
+            other_node = progress.current_node not in (None, self._node)
+            news = other_node or (tenth > self._tenth and _is_amid(progress))
         if news:
             self._tenth, self._node = tenth, progress.current_node
         return news
 
     def _write(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
+
+
+def _is_amid(progress: Progress) -> bool:
+    """Whether a node is at work, with steps to come; or all is done."""
+    amid = None not in (progress.step, progress.steps) and progress.step != progress.steps
+    return amid or progress.value >= 1
 
 
 def progress_line(progress: Progress) -> str:

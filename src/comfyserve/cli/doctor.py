@@ -22,7 +22,7 @@ from comfyserve.comfy.checkup import PATIENCE, Checkup, examine
 from comfyserve.comfy.findings import Finding, Mark
 from comfyserve.comfy.http import Http
 from comfyserve.comfy.needs import ModelSource, files_of, model_sources, shortfalls
-from comfyserve.errors import BackendUnreachable, GraphInvalid, WorkflowUnreadable
+from comfyserve.errors import GraphInvalid, WorkflowUnreadable
 from comfyserve.workflows.node_catalog import NodeCatalog
 from comfyserve.workflows.workflow import Workflow
 
@@ -48,20 +48,17 @@ class Section:
 
 
 async def examine_all(options: Options) -> None:
-    """Print all findings; ends with `typer.Exit` 1 if there are problems, 3 if nobody answers."""
+    """Print all findings; ends with `typer.Exit` 1 if there are problems, 3 if nobody answers.
+
+    Raises `InvalidAddress` where there is nobody who could be asked.
+    """
+    http = options.target.http(PATIENCE)
+    await http.open()
     try:
-        http = options.target.http(PATIENCE)
-    except BackendUnreachable as error:
-        finding = Finding("problem", "address", f"{error.url} is no address: {error.reason}.")
-        checkup = Checkup(error.url, False, (finding,))
-        files = [Section(str(file), (_UNCHECKED,)) for file in options.files]
-    else:
-        await http.open()
-        try:
-            checkup = await examine(http)
-            files = [await _of_file(http, file, checkup.catalog) for file in options.files]
-        finally:
-            await http.close()
+        checkup = await examine(http)
+        files = [await _of_file(http, file, checkup.catalog) for file in options.files]
+    finally:
+        await http.close()
     sections = [Section(checkup.url, checkup.findings), *files]
     _print(sections, checkup, as_json=options.as_json)
     if not checkup.answers:

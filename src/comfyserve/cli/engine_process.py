@@ -26,7 +26,11 @@ async def engine_process() -> AsyncIterator[str]:
     """
     with tempfile.TemporaryDirectory(prefix="comfyserve-", ignore_cleanup_errors=True) as folder:
         command = [sys.executable, "-m", "comfyserve.engine", "--port", "0", "--folder", folder]
-        process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=STDOUT)
+        # It ends with its stdin, whose other end goes with us, even if we are killed.
+        command.append("--until-stdin-closes")
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=PIPE, stdout=PIPE, stderr=STDOUT
+        )
         assert process.stdout is not None
         try:
             url = await _ready(process.stdout)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import os
 import signal
 import sys
 from collections.abc import Coroutine
@@ -13,6 +11,7 @@ from typing import Any, Final
 
 from comfyserve import errors
 from comfyserve.cli.progress_words import printable
+from comfyserve.cli.streams import lost_words
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -27,7 +26,6 @@ def exit_code_of(work: Coroutine[Any, Any, None]) -> int:
 
     Ctrl-C cancels the work, which may clean up; a second one does not wait for that.
     """
-    prepare_streams()
     try:
         asyncio.run(_ended_by_signals(work))
     except KeyboardInterrupt:
@@ -38,8 +36,9 @@ def exit_code_of(work: Coroutine[Any, Any, None]) -> int:
         for line in str(error).splitlines():
             print(printable(line), file=sys.stderr)
         return code_for(error)
-    except BrokenPipeError:  # whoever read our stdout has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.stdout.flush()
+    if (lost := lost_words()) is not None:
+        print(lost, file=sys.stderr)
         return FAILED
     return DONE
 
@@ -49,19 +48,14 @@ def code_for(error: errors.ComfyServeError) -> int:
     match error:
         case errors.InvalidInputs() | errors.WorkflowUnreadable() | errors.GraphInvalid():
             return USAGE
+        case errors.InvalidAddress():
+            return USAGE
         case errors.BackendUnreachable() | errors.BackendRefused() | errors.BackendAnswerInvalid():
             return UNREACHABLE
         case errors.JobCanceled():
             return INTERRUPTED
         case _:
             return FAILED
-
-
-def prepare_streams() -> None:
-    """Make sure that no character stops a command, whatever the console can show."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 async def _ended_by_signals(work: Coroutine[Any, Any, None]) -> None:

@@ -8,12 +8,16 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task
+from rich.table import Column
 from rich.text import Text
 
 from comfyserve.cli.display import waiting_line
 from comfyserve.cli.progress_words import clock, printable, time_left, what_runs
 from comfyserve.events import Event, Noted, ProgressMade, StatusChanged
 from comfyserve.jobs import JobStatus
+
+ENOUGH_FOR_A_BAR = 60
+"""Columns below which the words and times need all the room there is."""
 
 
 @contextmanager
@@ -30,9 +34,10 @@ class LiveBar:
     def __init__(self, console: Console) -> None:
         self._heard_at = time.monotonic()
         self._remaining: tuple[float, float] | None = None
+        bar = [BarColumn(bar_width=30)] if console.width >= ENOUGH_FOR_A_BAR else []
         self.drawing = Progress(
             _Percent(),
-            BarColumn(bar_width=30),
+            *bar,
             _Times(self),
             _Words(),
             console=console,
@@ -79,7 +84,7 @@ class _Words(ProgressColumn):
 
 class _Times(ProgressColumn):
     def __init__(self, bar: LiveBar) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True))  # where room is short, the words give way
         self._bar = bar
 
     def render(self, task: Task) -> Text:

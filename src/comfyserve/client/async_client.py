@@ -61,6 +61,7 @@ class AsyncClient:
         self._random = random.Random()
         self._spool = Spool()
         self._followed: dict[asyncio.Task[None], AsyncJobHandle] = {}
+        self._canceling: set[asyncio.Task[None]] = set()
         self._open = False
 
     async def __aenter__(self) -> Self:
@@ -75,12 +76,21 @@ class AsyncClient:
         trace: TracebackType | None,
     ) -> None:
         self._open = False
-        for task, handle in self._followed.items():
-            handle.leave()
-            task.cancel()
-        await asyncio.gather(*self._followed, return_exceptions=True)
-        await self._backend.__aexit__(kind, error, trace)
-        await asyncio.to_thread(self._spool.close)
+        try:
+            await self._tell_cancellations()
+        finally:
+            for task, handle in self._followed.items():
+                handle.leave()
+                task.cancel()
+            await asyncio.gather(*self._followed, return_exceptions=True)
+            await self._backend.__aexit__(kind, error, trace)
+            await asyncio.to_thread(self._spool.close)
+
+    async def _tell_cancellations(self) -> None:
+        """Let the server hear of jobs that are being canceled right now."""
+        await asyncio.sleep(0)  # a run that was canceled just before starts to tell it only now
+        if self._canceling:
+            await asyncio.wait(self._canceling, timeout=CANCEL_TIMEOUT)
 
     async def run(
         self,
@@ -95,15 +105,17 @@ class AsyncClient:
         """Run a workflow with *inputs* (or *named* ones) and return what it made.
 
         Raises what `submit` and `AsyncJobHandle.result` raise. After *timeout* seconds that is
-        `JobTimedOut`, and the job goes on; canceling this call cancels the job on its server.
+        `JobTimedOut`, and the job goes on; canceling this call cancels the job on its server. Where
+        the server cannot be told in time, a note on the `asyncio.CancelledError` says so.
         """
         handle = await self.submit(
             workflow, inputs, output_dir=output_dir, keep_temp=keep_temp, **named
         )
         try:
             return await handle.result(self.timeout if timeout is None else timeout)
-        except asyncio.CancelledError:
-            await cancel_quickly(handle)
+        except asyncio.CancelledError as error:
+            if not await cancel_quickly(handle):
+                error.add_note(may_go_on(handle.id, self.server))
             raise
 
     async def submit(
@@ -121,17 +133,19 @@ class AsyncClient:
         go to *output_dir*, else to the client's; temporary ones only with *keep_temp*, or where
         nothing else was saved.
 
-        Raises `WorkflowUnreadable`, `GraphInvalid`, `InvalidInputs` or `BackendError`; what the
-        server says of the graph comes with the handle's result.
+        Raises `WorkflowUnreadable`, `GraphInvalid`, `InvalidInputs`, `OutputUnwritable` where
+        *output_dir* takes no files, or `BackendError`; what the server says of the graph comes
+        with the handle's result.
         """
         given = {**(inputs or {}), **named}
         ready = await self.bind(workflow, given)
         job = Job(str(uuid.uuid4()), ready.graph, ready.files, ready.seeds)
         chosen = output_dir or self.output_dir
         sink = self._spool if chosen is None else OutputFolder(chosen)
+        sink.prepare()
         run = execution.run(self._backend, job, sink, keep_temp=keep_temp)
         keeper = self._spool.keeper if chosen is None else None
-        handle = AsyncJobHandle(job, ready.inputs, run.cancel, keeper)
+        handle = AsyncJobHandle(job, ready.inputs, lambda: self._cancel(run), keeper)
         task = asyncio.create_task(_follow(run, handle, given), name=f"job {job.id}")
         self._followed[task] = handle
         task.add_done_callback(self._followed.pop)
@@ -162,19 +176,30 @@ class AsyncClient:
         self._require_open()
         return await self._backend.system_stats()
 
+    async def _cancel(self, run: execution.Execution) -> None:
+        telling = asyncio.create_task(run.cancel(), name=f"cancel {run.prompt_id}")
+        self._canceling.add(telling)
+        telling.add_done_callback(self._canceling.discard)
+        await telling
+
     def _require_open(self) -> None:
         if not self._open:
             raise RuntimeError("the client is not open; use it with 'async with AsyncClient(..)'")
 
 
 async def cancel_quickly(handle: AsyncJobHandle) -> bool:
-    """Cancel a job nobody waits for any more; whether its server could be told in time."""
+    """Cancel a job nobody waits for any more; True only once its server was told."""
     try:
         async with asyncio.timeout(CANCEL_TIMEOUT):
             await handle.cancel()
     except (TimeoutError, ComfyServeError):
         return False
     return True
+
+
+def may_go_on(job_id: str, server: str) -> str:
+    """What a person should know when a server could not be told to cancel."""
+    return f"{server} could not be told to cancel job {job_id}, which may go on there."
 
 
 async def _follow(run: execution.Execution, handle: AsyncJobHandle, inputs: object) -> None:

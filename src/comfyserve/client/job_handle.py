@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from comfyserve import errors, jobs
 from comfyserve.client.event_log import EventLog
 from comfyserve.client.output_files import OutputFile
+from comfyserve.client.spool import Keeper
 from comfyserve.events import Event, OutputSaved, StatusChanged
 from comfyserve.jobs import JobError, JobStatus, Progress, Timings
 
@@ -40,7 +42,7 @@ class AsyncJobHandle:
         job: jobs.Job,
         inputs: Mapping[str, Any],
         cancel: Callable[[], Awaitable[None]],
-        keeper: Callable[[str], object] | None = None,
+        keeper: Callable[[str], Keeper] | None = None,
     ) -> None:
         self.job = job
         self.inputs = inputs
@@ -51,6 +53,9 @@ class AsyncJobHandle:
         self._outputs: tuple[OutputFile, ...] = ()
         self._failure: Exception | None = None
         self._over = asyncio.Event()
+        self._queued_at = time.monotonic()
+        self._started_at: float | None = None
+        self._stopped_at: float | None = None
 
     @property
     def id(self) -> str:
@@ -84,8 +89,12 @@ class AsyncJobHandle:
 
     @property
     def timings(self) -> Timings:
-        """How long the job took; known at the end."""
-        return self._last.timings
+        """How long the job took; until its end, how long it has taken by now, without the nodes."""
+        if self._last.is_last:
+            return self._last.timings
+        now = self._stopped_at or time.monotonic()
+        started = now if self._started_at is None else self._started_at
+        return Timings(queued=started - self._queued_at, running=now - started)
 
     def events(self, after: int = 0) -> AsyncGenerator[Event]:
         """Yield the events after number *after*, in order, until the job's last one.
@@ -120,7 +129,13 @@ class AsyncJobHandle:
         )
 
     async def cancel(self) -> None:
-        """Cancel exactly this job on its server; one that ended stays as it is."""
+        """Cancel exactly this job on its server; one that ended stays as it is.
+
+        Returns once the server was told. Raises `BackendError` when it could not be, and
+        `ClientClosed` when there is nobody any more to tell it.
+        """
+        if isinstance(self._failure, errors.ClientClosed):
+            raise self._failure
         if not self._over.is_set():
             await self._cancel()
 
@@ -134,6 +149,8 @@ class AsyncJobHandle:
                 event = OutputSaved(event.job_id, file)
             case StatusChanged():
                 self._last = event
+                if event.status == JobStatus.RUNNING and self._started_at is None:
+                    self._started_at = time.monotonic()
                 if event.is_last:
                     self._failure = _failure(event, self._outputs)
                     self._over.set()
@@ -152,6 +169,7 @@ class AsyncJobHandle:
         """Nobody follows the job any more, though it may go on; whoever waits is told."""
         if not self._over.is_set():
             self._failure = errors.ClientClosed(self.id)
+            self._stopped_at = time.monotonic()
             self._log.break_off(self._failure)
             self._over.set()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from comfyserve import jobs
 from comfyserve.client.output_folder import copy_to_file, copy_to_folder
+from comfyserve.client.spool import Keeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +19,10 @@ class OutputFile(jobs.Output):
     or when the client is closed.
     """
 
-    keeper: object = field(default=None, repr=False, compare=False)
+    keeper: Keeper | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of(cls, output: jobs.Output, keeper: object) -> OutputFile:
+    def of(cls, output: jobs.Output, keeper: Keeper | None) -> OutputFile:
         """The file behind *output*, whose location is a path."""
         return cls(
             node_id=output.node_id,
@@ -40,7 +41,15 @@ class OutputFile(jobs.Output):
 
     @property
     def path(self) -> Path:
-        """Where the bytes are now."""
+        """Where the bytes are now.
+
+        Raises `FileNotFoundError` when the client that kept them for itself is closed.
+        """
+        if self.keeper is not None and self.keeper.is_gone:
+            raise FileNotFoundError(
+                f"{self.name} is gone: its client kept it in a temporary folder of its own until "
+                "it was closed. Pass output_dir to keep outputs, or read them before."
+            )
         return Path(self.location)
 
     def to_bytes(self) -> bytes:

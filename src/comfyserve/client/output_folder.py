@@ -32,6 +32,17 @@ class OutputFolder:
         self.root = Path(root)
         self._is_ours_alone = is_ours_alone
 
+    def prepare(self) -> None:
+        """Make the folder, and try whether it takes files.
+
+        Raises `OutputUnwritable` where it does not, which is better known before a job runs.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise OutputUnwritable(str(self.root), "it is a file, not a folder")
+        with _disk_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            _PartFile(self.root).discard()
+
     def open(
         self, name: str, subfolder: str, temp: bool
     ) -> AbstractAsyncContextManager[OutputWriter]:

@@ -22,6 +22,10 @@ class Spool:
 
     def __init__(self) -> None:
         self._folder: OutputFolder | None = None
+        self.is_closed = False
+
+    def prepare(self) -> None:
+        """Nothing is to be done before the first output comes."""
 
     def open(
         self, name: str, subfolder: str, temp: bool
@@ -34,20 +38,31 @@ class Spool:
         ending = PurePath(safe_name(name)).suffix
         return self._folder.open(f"{secrets.token_hex(8)}{ending}", "", temp=False)
 
-    def keeper(self, location: str) -> object:
-        """Whoever refers to the keeper keeps the file."""
-        keeper = _Keeper()
+    def keeper(self, location: str) -> Keeper:
+        """Whoever refers to the keeper keeps the file, until the spool is closed."""
+        keeper = Keeper(self)
         weakref.finalize(keeper, _remove, location)
         return keeper
 
     def close(self) -> None:
         """Remove everything."""
+        self.is_closed = True
         if self._folder is not None:
             shutil.rmtree(self._folder.root, ignore_errors=True)
 
 
-class _Keeper:
-    __slots__ = ("__weakref__",)
+class Keeper:
+    """Keeps one file of a spool there."""
+
+    __slots__ = ("__weakref__", "_spool")
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+
+    @property
+    def is_gone(self) -> bool:
+        """The spool was closed, and its files are removed."""
+        return self._spool.is_closed
 
 
 def _remove(location: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from comfyserve.client.async_client import AsyncClient, cancel_quickly
+from comfyserve.client.async_client import AsyncClient, cancel_quickly, may_go_on
 from comfyserve.client.job_handle import AsyncJobHandle, FinishedJob
 from comfyserve.client.loop_thread import LoopThread
 from comfyserve.client.output_files import OutputFile
@@ -81,7 +81,7 @@ class Client:
         submitting = self._client.submit(
             workflow, inputs, output_dir=output_dir, keep_temp=keep_temp, **named
         )
-        return JobHandle(self._thread.call(submitting), self._thread)
+        return JobHandle(self._thread.call(submitting), self._thread, self.server)
 
     def cancel(self, job_id: str) -> None:
         """Cancel exactly this job on the server, in its queue or while it runs."""
@@ -121,9 +121,10 @@ class JobHandle:
     Ctrl-C while one of its methods waits cancels the job on its server.
     """
 
-    def __init__(self, handle: AsyncJobHandle, thread: LoopThread) -> None:
+    def __init__(self, handle: AsyncJobHandle, thread: LoopThread, server: str) -> None:
         self._handle = handle
         self._thread = thread
+        self._server = server
 
     @property
     def id(self) -> str:
@@ -162,7 +163,7 @@ class JobHandle:
 
     @property
     def timings(self) -> Timings:
-        """How long the job took; known at the end."""
+        """How long the job took, or has taken by now; see `AsyncJobHandle.timings`."""
         return self._handle.timings
 
     def events(self, after: int = 0) -> Iterator[Event]:
@@ -186,8 +187,9 @@ class JobHandle:
     def _await(self, waiting: Coroutine[Any, Any, T]) -> T:
         try:
             return self._thread.call(waiting)
-        except KeyboardInterrupt:
-            self._thread.call(cancel_quickly(self._handle))
+        except KeyboardInterrupt as error:
+            if not self._thread.call(cancel_quickly(self._handle)):
+                error.add_note(may_go_on(self.id, self._server))
             raise
 
 

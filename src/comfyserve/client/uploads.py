@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from comfyserve.assets import Upload
+from comfyserve.assets import HEAD_SIZE, Upload, content_type
 from comfyserve.client.output_files import OutputFile
 from comfyserve.errors import InputProblem, InvalidInputs, did_you_mean
 
@@ -28,7 +29,7 @@ def as_upload(name: str, value: object) -> Upload:
         case Upload():
             return value
         case OutputFile():
-            return Upload(value.name, path=_existing_file(name, value.path))
+            return Upload(value.name, path=_existing_file(name, _kept(name, value)))
         case bytes() | bytearray() | memoryview():
             return Upload(name, content=bytes(value))
         case str() | os.PathLike():
@@ -39,6 +40,58 @@ def as_upload(name: str, value: object) -> Upload:
         case _:
             kind = type(value).__name__
             raise _problem(name, f"takes a path, bytes, an open file or an output, not {kind}.")
+
+
+def check_content(name: str, kind: str, upload: Upload) -> None:
+    """Raise `InvalidInputs` where *upload* is plainly not what an input of that *kind* takes.
+
+    Only its beginning is looked at. What is not known for certain is left to the server.
+    """
+    if kind not in _MEDIA:
+        return
+    head = _head(name, upload)
+    if not head:
+        raise _problem(name, f"cannot be {_called(upload)}, which is empty.")
+    found = content_type(head, upload.name)
+    if _is_no_media(found) and not _TEXTUAL_PICTURE.match(head):
+        raise _problem(name, f"takes {_MEDIA[kind]}, and {_called(upload)} is none: it is {found}.")
+
+
+_MEDIA = {"image": "a picture", "mask": "a picture", "video": "a video", "audio": "a sound"}
+
+_TEXTUAL_PICTURE = re.compile(rb"P[1-7Ff]\s|/\* XPM|#define |%!PS|#\?")
+"""Formats of pictures, all rare, that begin like a text or are one."""
+
+
+def _is_no_media(mime: str) -> bool:
+    return mime.startswith("text/") or mime in (
+        "application/json",
+        "application/pdf",
+        "application/x-subrip",
+        "application/zip",
+    )
+
+
+def _head(name: str, upload: Upload) -> bytes:
+    if upload.path is None:
+        return (upload.content or b"")[:HEAD_SIZE]
+    try:
+        with upload.path.open("rb") as file:
+            return file.read(HEAD_SIZE)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise _problem(name, f"cannot be {upload.path}: {reason}.") from error
+
+
+def _called(upload: Upload) -> str:
+    return str(upload.path) if upload.path is not None else "what was given"
+
+
+def _kept(name: str, output: OutputFile) -> Path:
+    try:
+        return output.path
+    except FileNotFoundError as error:
+        raise _problem(name, f"cannot be sent: {error}") from None
 
 
 def _existing_file(name: str, path: Path) -> Path:

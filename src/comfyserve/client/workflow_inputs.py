@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from comfyserve.client.uploads import as_upload
+from comfyserve.client.uploads import as_upload, check_content
 from comfyserve.comfy.backend import Backend
 from comfyserve.errors import InputProblem, InvalidInputs
 from comfyserve.workflows.graph import Graph
@@ -102,7 +102,9 @@ def _brought(workflow: Workflow, name: str, value: Any) -> object:
         return value
     if isinstance(value, str) and _is_on_server(workflow, parameter, value):
         return value
-    return as_upload(name, value)
+    upload = as_upload(name, value)
+    check_content(name, parameter.kind, upload)
+    return upload
 
 
 def _is_on_server(workflow: Workflow, parameter: Media, name: str) -> bool:

@@ -3,6 +3,7 @@
 * EngineError
   - MissingParts
   - AddressInUse
+  - AddressUnusable
   - BadFolder
 """
 
@@ -28,14 +29,26 @@ class MissingParts(EngineError):
 
 
 class AddressInUse(EngineError):
-    """Another program listens at the address, or the address is not ours."""
+    """Another program listens at the address."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host = host
+        self.port = port
+        super().__init__(
+            f"The built-in engine cannot listen on {host} port {port}: the port is in use. "
+            "Stop the other program, or choose another port (0 takes a free one)."
+        )
+
+
+class AddressUnusable(EngineError):
+    """The address is none of this machine's, or not one that we may use."""
 
     def __init__(self, host: str, port: int, reason: str) -> None:
         self.host = host
         self.port = port
         super().__init__(
             f"The built-in engine cannot listen on {host} port {port}: {reason}. "
-            "Stop the other program, or choose another port (0 takes a free one)."
+            "Choose an address of this machine, such as 127.0.0.1, and a port that you may use."
         )
 
 

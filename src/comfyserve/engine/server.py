@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import signal
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from typing import Literal
 from aiohttp import web
 
 from comfyserve.engine.answers import Refused
-from comfyserve.engine.errors import AddressInUse, BadFolder
+from comfyserve.engine.errors import AddressInUse, AddressUnusable, BadFolder
 from comfyserve.engine.executor import Executor
 from comfyserve.engine.folders import FOLDER_TYPES, Folders
 from comfyserve.engine.info_routes import InfoRoutes
@@ -34,6 +36,7 @@ from comfyserve.engine.worker import Worker
 PreviewMethod = Literal["auto", "none"]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+PORTS = range(65536)
 STOP_SECONDS = 2.0
 
 
@@ -43,7 +46,8 @@ class EngineOptions:
 
     *port* 0 takes a free one. *folder* holds ``input``, ``output`` and ``temp``; None is a
     temporary one that is removed at the end. *max_upload_size* is in megabytes (MiB). *on_ready*
-    is called with the engine's address once it answers.
+    is called with the engine's address once it answers. With *until_stdin_closes* `serve` also
+    ends when nobody holds the other end of stdin any more, however they ended.
     """
 
     host: str = "127.0.0.1"
@@ -52,13 +56,14 @@ class EngineOptions:
     test_nodes: bool = False
     preview_method: PreviewMethod = "auto"
     max_upload_size: float = 100
+    until_stdin_closes: bool = False
     on_ready: Callable[[str], None] = lambda url: None
 
 
 def serve(options: EngineOptions) -> None:
     """Run the engine until it is interrupted (Ctrl-C, SIGINT or SIGTERM).
 
-    Raises `MissingParts`, `AddressInUse` or `BadFolder` when it cannot start.
+    Raises `MissingParts`, `AddressInUse`, `AddressUnusable` or `BadFolder` when it cannot start.
     """
     with suppress(KeyboardInterrupt):
         asyncio.run(_serve_until_signalled(options))
@@ -133,11 +138,11 @@ class _Engine:
         host, port = self.options.host, self.options.port
         try:
             await web.TCPSite(self.runner, host, port).start()
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             await self.runner.cleanup()
-            taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-            reason = "the port is in use" if taken else str(error)
-            raise AddressInUse(host, port, reason) from error
+            if error.errno == errno.EADDRINUSE:
+                raise AddressInUse(host, port) from error
+            raise AddressUnusable(host, port, error.strerror or str(error)) from error
         port = self.runner.addresses[0][1]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self.worker.start()
@@ -168,6 +173,25 @@ async def _serve_until_signalled(options: EngineOptions) -> None:
         # Not on Windows, where Ctrl-C arrives as a KeyboardInterrupt instead.
         with suppress(NotImplementedError, ValueError, RuntimeError):
             loop.add_signal_handler(number, stopped.set)
+    if options.until_stdin_closes:
+        _watch_stdin(loop, stopped)
     async with running(options) as url:
         options.on_ready(url)
         await stopped.wait()
+
+
+def _watch_stdin(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:
+    """Set *stopped* at the end of stdin.
+
+    A thread waits for it, as event loops on Windows cannot; it ends with the process. It reads
+    below Python's own stdin, whose lock a waiting thread would hold when the process ends.
+    """
+
+    def wait() -> None:
+        with suppress(OSError):
+            while os.read(0, 1024):
+                pass
+        with suppress(RuntimeError):  # the loop has ended by itself
+            loop.call_soon_threadsafe(stopped.set)
+
+    threading.Thread(target=wait, name="end of stdin", daemon=True).start()

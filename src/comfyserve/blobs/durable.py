@@ -1,0 +1,29 @@
+"""Has the disk really keep what was written, as far as a system lets us."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def sync_file(path: Path) -> None:
+    """Return once the content of the file would survive a power cut."""
+    file = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def sync_folders(folder: Path, root: Path) -> None:
+    """Return once the names in *folder*, and those of the folders down to it from *root*, would."""
+    if os.name == "nt":  # Windows cannot open a folder, and keeps names by its own journal
+        return
+    for place in (folder, *folder.parents):
+        opened = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+        if place == root:
+            return

@@ -1,0 +1,13 @@
+"""Where jobs, their events, assets and keys last: SQL, on SQLite today."""
+
+from __future__ import annotations
+
+from comfyserve.store.assets import Assets
+from comfyserve.store.idempotency import IdempotencyKeys
+from comfyserve.store.job_writes import Cancellation
+from comfyserve.store.jobs import Jobs
+from comfyserve.store.rows import Page
+from comfyserve.store.store import Store
+from comfyserve.store.submissions import UsedKey
+
+__all__ = ["Assets", "Cancellation", "IdempotencyKeys", "Jobs", "Page", "Store", "UsedKey"]

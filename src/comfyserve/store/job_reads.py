@@ -1,0 +1,52 @@
+"""What is asked about one job again and again, by those who poll and follow.
+
+These run on the reader's thread.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from comfyserve.events import NumberedEvent
+from comfyserve.jobs import JobRecord
+from comfyserve.refusals import NotFound
+from comfyserve.store import tables
+from comfyserve.store.dialects import Sql
+from comfyserve.store.rows import job_of, load_event, output_of
+
+TOLD: Final = tuple(
+    column for column in tables.jobs.columns if column.name not in ("graph", "files")
+)
+"""The columns of a `JobRecord`."""
+
+_COLUMNS: Final = ", ".join(column.name for column in TOLD)
+
+
+def get(sql: Sql, job_id: str, owner: str | None, now: float) -> JobRecord:
+    """The job with its outputs. Raises `NotFound`."""
+    row = sql.row(
+        f"SELECT {_COLUMNS} FROM jobs WHERE id = :id"
+        " AND (completed_at IS NULL OR expires_at > :now)",
+        id=job_id,
+        now=now,
+    )
+    if row is None or (owner is not None and row["owner"] != owner):
+        raise NotFound("job", job_id)
+    outputs = sql.rows(
+        "SELECT job_outputs.*, assets.content_type, assets.hash, blobs.size_bytes FROM job_outputs"
+        " JOIN assets ON assets.id = job_outputs.asset_id JOIN blobs ON blobs.hash = assets.hash"
+        " WHERE job_outputs.job_id = :id ORDER BY job_outputs.seq",
+        id=job_id,
+    )
+    return job_of(row, tuple(output_of(output) for output in outputs))
+
+
+def events(sql: Sql, job_id: str, after: int, limit: int) -> tuple[NumberedEvent, ...]:
+    """The events after number *after*, in order."""
+    rows = sql.rows(
+        "SELECT body FROM job_events WHERE job_id = :id AND seq > :after ORDER BY seq LIMIT :limit",
+        id=job_id,
+        after=after,
+        limit=limit,
+    )
+    return tuple(load_event(row["body"]) for row in rows)
