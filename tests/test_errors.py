@@ -100,6 +100,10 @@ SENTENCES: list[tuple[ComfyServeError, str]] = [
         "Node 3 (KSampler) failed: no room. "
         "Try a smaller size or batch, or free the server's memory.",
     ),
+    (
+        OutOfMemory("no room.\nTIPS: make it smaller.", node_id="3", class_type="KSampler"),
+        "Node 3 (KSampler) failed: no room.\nTIPS: make it smaller.",
+    ),
     (JobBlocked("Stop here", node_id="4"), "Node 4 failed: Stop here."),
     (JobInterrupted("Someone else interrupted the job"), "Someone else interrupted the job."),
     (JobRemoved("Someone else removed the job"), "Someone else removed the job."),

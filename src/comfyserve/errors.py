@@ -294,9 +294,10 @@ class OutOfMemory(NodeFailed):
     code = "out_of_memory"
 
     def __str__(self) -> str:
-        return _sentences(
-            super().__str__(), "Try a smaller size or batch, or free the server's memory"
-        )
+        said = super().__str__()
+        if "TIPS" in said:  # ComfyUI's own advice
+            return said
+        return _sentences(said, "Try a smaller size or batch, or free the server's memory")
 
 
 class JobBlocked(JobFailed):

@@ -178,3 +178,19 @@ def test_an_example_is_told_whole() -> None:
 
     for parameter in workflow.parameters:
         assert row(parameter.name, told).split()[1] == parameter.kind
+
+
+def test_an_address_is_never_cut() -> None:
+    """A place that its column cannot take whole stands below the row."""
+    address = "a_very_long_node_id:12:34.sampler_name_of_the_second_pass"
+    node_id, name = address.split(".")
+    graph = {
+        node_id: {"class_type": "Detail", "inputs": {name: "euler"}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": [node_id, 0]}},
+    }
+    sidecar = read_sidecar(f'[inputs.sampler]\ntargets = ["{address}"]\n', "x.toml")
+    workflow = Workflow.from_json(graph, sidecar=sidecar)
+
+    told = list(inspection_lines(workflow, Known(URL), (), 80))
+
+    assert f"    fills: {address}" in told

@@ -90,7 +90,7 @@ def _inputs(parameters: Sequence[Parameter], width: int) -> Iterator[str]:
             yield from ("", "ADVANCED")
         for parameter, row in chosen:
             yield _row(row, widths)
-            for words in _further(parameter):
+            for words in _further(parameter, widths[-1]):
                 yield from _wrapped(words, width, "    ", "    ")
 
 
@@ -129,13 +129,13 @@ def _short(limit: int | float | None) -> str:
     return f"{limit:.2g}" if abs(limit) >= 10**9 else f"{limit:g}"
 
 
-def _further(parameter: Parameter) -> Iterator[str]:
-    """What is said of an input below its row."""
+def _further(parameter: Parameter, room_for_place: int) -> Iterator[str]:
+    """What is said of an input below its row, its place too where the row had to cut it."""
     label = "" if parameter.label == parameter.name else parameter.label
     if said := [words for words in (label, parameter.description) if words]:
         yield ": ".join(said)[:400]
     places = _places(parameter)
-    if len(places) > 1:
+    if len(places) > 1 or len(places[0]) > room_for_place:
         yield f"fills: {', '.join(places[:_SHOWN_PLACES])}{', ..' * (len(places) > _SHOWN_PLACES)}"
     if parameter.why:
         yield f"why: {parameter.why}"
