@@ -310,7 +310,7 @@ def test_every_make_target_in_the_docs_exists() -> None:
 
 FOREIGN = re.compile(
     r"(?<![\w.~-])/(?:work|root|home/\w+)/"  # a machine's own folders
-    r"|https?://[^\s\"']+\.(?:whl|tgz|deb)\b|--?(?:extra-)?index-url|find-links",  # a registry
+    r"|https?://[^\s\"']+\.(?:whl|tgz|deb)\b|--?(?:extra.)?index.url|find.links",  # a registry
 )
 
 

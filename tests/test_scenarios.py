@@ -1210,7 +1210,10 @@ async def test_an_output_that_cannot_be_written_ends_the_job_at_once(tmp_path: P
     blocked.write_text("a file, not a folder", encoding="utf-8")
     async with (
         Replay(
-            "interrupt_prompt_id", Inject("progress", (_executed(),)), Hold("progress")
+            "interrupt_prompt_id",
+            Inject("progress", (_executed(),)),
+            Hold("progress"),
+            Answer("/view", 200, b"?"),
         ) as replay,
         connected(replay.url) as backend,
     ):
@@ -1222,7 +1225,8 @@ async def test_an_output_that_cannot_be_written_ends_the_job_at_once(tmp_path: P
 
 
 def _executed() -> str:
-    ui = {"text": ["hello"]}
+    # A file has to be fetched, so the disk refuses it only after the announcement was taken.
+    ui = {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}
     return _message("executed", node="9", output=ui, prompt_id="$PROMPT_ID")
 
 
