@@ -181,7 +181,8 @@ class Submission:
     smaller share, then the older. *pool* names what a backend must be able to do, *model* what it
     had better have loaded, *estimate* the seconds it may take (what an owner's share is counted
     in). Past *queue_deadline* it is not begun any more; *expires_at* is when it may be forgotten.
-    Times are seconds since the epoch.
+    *has_extra_data* tells that it came with secrets for the backend, which are never kept. Times
+    are seconds since the epoch.
     """
 
     id: str
@@ -198,6 +199,7 @@ class Submission:
     model: str = ""
     estimate: float = 1.0
     queue_deadline: float | None = None
+    has_extra_data: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +234,20 @@ class JobRecord:
     expires_at: float
     last_event: int
     outputs: tuple[Output, ...] = ()
+    has_extra_data: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a kept job stands right now: what is kept of it, and what is only known live.
+
+    *queue_position* counts from 1 among the jobs that are not running yet, and is None for all
+    others. *progress* is the latest; None before the first.
+    """
+
+    record: JobRecord
+    progress: Progress | None = None
+    queue_position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

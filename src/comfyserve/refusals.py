@@ -16,6 +16,10 @@ They stand below `errors.ComfyServeError` like all others.
   + QueueFull               as many jobs wait as may wait
   + IdempotencyKeyReused    the key was used before
   + InvalidCursor           a cursor that no list gave out
+  + MissingAsset            a graph refers to assets that are not there
+  + HashMismatch            the bytes that came are not those that were announced
+  + DiskCapReached          all kept bytes together are as many as may be kept
+  + ListenerTooSlow         who follows a job did not take what happened in time
 """
 
 from __future__ import annotations
@@ -215,3 +219,69 @@ class InvalidCursor(ComfyServeError):
 
     def __str__(self) -> str:
         return f"{self.cursor[:80]!r} is not a cursor. Use next_cursor of the page before as it is."
+
+
+class MissingAsset(ComfyServeError):
+    """A graph refers to assets that are not there, or that are somebody else's."""
+
+    code = "missing_asset"
+
+    def __init__(self, missing_ids: Iterable[str], problems: Iterable[str] = ()) -> None:
+        self.missing_ids = tuple(missing_ids)
+        self.problems = tuple(problems)
+        super().__init__(self.missing_ids, self.problems)
+
+    @property
+    def details(self) -> Mapping[str, Any] | None:
+        return {"missing_ids": list(self.missing_ids)}
+
+    def __str__(self) -> str:
+        told = list(self.problems)
+        if self.missing_ids:
+            ids = ", ".join(repr(id) for id in self.missing_ids)
+            told.append(f"There is no asset {ids}, or no longer. Upload it anew.")
+        return " ".join(told)
+
+
+class HashMismatch(ComfyServeError):
+    """The bytes that came are not those that were announced; nothing was kept of them."""
+
+    code = "hash_mismatch"
+
+    def __init__(self, expected: str, found: str) -> None:
+        super().__init__(expected, found)
+        self.expected = expected
+        self.found = found
+
+    @property
+    def details(self) -> Mapping[str, Any] | None:
+        return {"expected": self.expected, "found": self.found}
+
+    def __str__(self) -> str:
+        return f"The bytes have the hash {self.found}, but {self.expected[:80]} was announced."
+
+
+class DiskCapReached(ComfyServeError):
+    """All kept bytes together are as many as may be kept."""
+
+    code = "disk_cap_reached"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.most = most
+
+    def __str__(self) -> str:
+        return f"This server keeps {self.most:,} bytes at most. Delete jobs or assets first."
+
+
+class ListenerTooSlow(ComfyServeError):
+    """Who follows a job did not take what happened in time; it may resume."""
+
+    code = "listener_too_slow"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"The events of job {self.job_id} came faster than they were taken."
