@@ -2,7 +2,7 @@
 # Paths stay relative, so that a checkout whose path has spaces works.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo demo test check format lint types floors docs fix bench bench-read wheel clean
+.PHONY: help setup setup-demo setup-serve demo serve test check format lint types floors docs fix bench bench-read wheel clean
 
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 PYTHON := $(BIN)/python
@@ -12,6 +12,9 @@ help: ## Show this list
 
 demo: setup-demo ## Watch a text become a picture, on this machine alone
 	@$(PYTHON) -m comfyserve demo
+
+serve: setup-serve ## Serve the API in front of a ComfyUI, or of the built-in engine
+	@$(PYTHON) -m comfyserve serve
 
 test: setup ## Run every test
 	@$(PYTHON) -m pytest
@@ -55,3 +58,6 @@ setup:
 
 setup-demo:
 	@scripts/setup demo
+
+setup-serve:
+	@scripts/setup serve

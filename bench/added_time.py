@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import itertools
 import json
 import tempfile
-import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from PIL import Image
-
-from bench.bare_client import BareClient, connect
-from bench.budgets import Measured, WrongResult, percentile
+from bench import pictures
+from bench.bare_client import connect
+from bench.budgets import Measured, percentile
+from bench.rounds import Round, Run, in_turns, refuse_wrong
 from comfyserve import AsyncClient, Client
 
 WARM_UP_ROUNDS = 20
 MEASURED_ROUNDS = 200
 MUST_MS = 2.0
-SETTLE_S = 0.005
-
-Run = Callable[[int], Awaitable[tuple[bytes, float]]]
-"""Runs the job of one color; its picture, and the seconds it took."""
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """The milliseconds of two jobs that ran right after each other."""
-
-    bare: float
-    ours: float
 
 
 async def measure(url: str) -> list[Measured]:
@@ -45,12 +28,12 @@ async def measure(url: str) -> list[Measured]:
     """
     with tempfile.TemporaryDirectory(prefix="comfyserve bench ") as folder:
         file = Path(folder) / "invert.json"
-        file.write_text(json.dumps(_graph(0)), encoding="utf-8")
-        colors = _colors()
+        file.write_text(json.dumps(pictures.graph(0)), encoding="utf-8")
+        colors = pictures.colors()
         async with connect(url) as bare:
 
-            def run_bare(color: int) -> Awaitable[tuple[bytes, float]]:
-                return _through_bare(bare, _graph(color))
+            async def run_bare(color: int) -> bytes:
+                return await bare.run(pictures.graph(color))
 
             async with AsyncClient(url) as ours:
                 beside_async = await _rounds(
@@ -75,75 +58,24 @@ async def measure(url: str) -> list[Measured]:
     ]
 
 
-async def _rounds(bare: Run, ours: Run, colors: Iterator[int]) -> list[Round]:
-    rounds = []
-    for number in range(WARM_UP_ROUNDS + MEASURED_ROUNDS):
-        if number % 2:
-            bare_ms = await _timed(bare, next(colors))
-            ours_ms = await _timed(ours, next(colors))
-        else:
-            ours_ms = await _timed(ours, next(colors))
-            bare_ms = await _timed(bare, next(colors))
-        if number >= WARM_UP_ROUNDS:
-            rounds.append(Round(bare_ms, ours_ms))
-    return rounds
+async def _rounds(bare: Run, ours: Run, colors: Iterator[int]) -> Sequence[Round]:
+    rounds = await in_turns(
+        bare, ours, colors, pictures.check, warm_up=WARM_UP_ROUNDS, measured=MEASURED_ROUNDS
+    )
+    return refuse_wrong(rounds)
 
 
-def _colors() -> Iterator[int]:
-    """Colors that never come twice, or the job is cached, and never near the one before."""
-    return (number * 40503 % (1 << 24) for number in itertools.count(1))
-
-
-async def _timed(run: Run, color: int) -> float:
-    await asyncio.sleep(SETTLE_S)  # the job before leaves messages to all sockets
-    picture, seconds = await run(color)
-    _check(picture, color)
-    return seconds * 1000
-
-
-async def _through_bare(client: BareClient, graph: Mapping[str, Any]) -> tuple[bytes, float]:
-    start = time.perf_counter()
-    picture = await client.run(graph)
-    return picture, time.perf_counter() - start
-
-
-async def _through_async(client: AsyncClient, file: Path, color: int) -> tuple[bytes, float]:
-    start = time.perf_counter()
+async def _through_async(client: AsyncClient, file: Path, color: int) -> bytes:
     job = await client.run(file, {"1.color": color})
-    picture = job.outputs[0].to_bytes()
-    return picture, time.perf_counter() - start
+    return job.outputs[0].to_bytes()
 
 
-def _through_sync(client: Client, file: Path, color: int) -> tuple[bytes, float]:
-    start = time.perf_counter()
+def _through_sync(client: Client, file: Path, color: int) -> bytes:
     job = client.run(file, {"1.color": color})
-    picture = job.outputs[0].to_bytes()
-    return picture, time.perf_counter() - start
+    return job.outputs[0].to_bytes()
 
 
-def _graph(color: int) -> dict[str, Any]:
-    """An image of one color, inverted and saved."""
-    image = {"width": 64, "height": 64, "batch_size": 1, "color": color}
-    return {
-        "1": {"class_type": "EmptyImage", "inputs": image},
-        "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
-        "3": {
-            "class_type": "SaveImage",
-            "inputs": {"images": ["2", 0], "filename_prefix": "bench"},
-        },
-    }
-
-
-def _check(picture: bytes, color: int) -> None:
-    expected = bytes(255 - (color >> shift & 255) for shift in (16, 8, 0))
-    with Image.open(io.BytesIO(picture)) as image:
-        seen = image.convert("RGB").tobytes()[:3]
-    # ComfyUI's way from float to byte may lose one.
-    if any(abs(ours - due) > 1 for ours, due in zip(seen, expected, strict=True)):
-        raise WrongResult(f"color {color:06x} became {seen.hex()} where {expected.hex()} was due")
-
-
-def _added(name: str, rounds: list[Round]) -> Measured:
+def _added(name: str, rounds: Sequence[Round]) -> Measured:
     added = [times.ours - times.bare for times in rounds]
     return Measured(
         f"what {name} adds to it, p50",

@@ -25,18 +25,36 @@ class BareClient:
     socket: aiohttp.ClientWebSocketResponse
 
     async def run(self, graph: Mapping[str, Any]) -> bytes:
-        """Run *graph* and return the bytes of its first picture."""
+        """Run *graph* and return the bytes of its first file."""
+        prompt_id = await self.submit(graph)
+        await self._wait_for_end(prompt_id)
+        entry = await self.entry(prompt_id)
+        shown = (listed for outputs in entry["outputs"].values() for listed in outputs.values())
+        file = next(each for listed in shown for each in listed if "filename" in each)
+        async with self.session.get(f"{self.url}/view", params=file) as answer:
+            answer.raise_for_status()
+            return await answer.read()
+
+    async def submit(self, graph: Mapping[str, Any]) -> str:
+        """Queue *graph*; its prompt id."""
         prompt_id = str(uuid4())
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": self.client_id}
         async with self.session.post(f"{self.url}/prompt", json=body) as answer:
             answer.raise_for_status()
-        await self._wait_for_end(prompt_id)
-        async with self.session.get(f"{self.url}/history/{prompt_id}") as answer:
-            outputs = (await answer.json())[prompt_id]["outputs"]
-        picture = next(iter(outputs.values()))["images"][0]
-        async with self.session.get(f"{self.url}/view", params=picture) as answer:
+        return prompt_id
+
+    async def entry(self, prompt_id: str) -> Mapping[str, Any]:
+        """What the history says of a job that is over."""
+        return await history_entry(self.session, self.url, prompt_id)
+
+    async def upload(self, name: str, content: bytes) -> str:
+        """Send an input file; the name that nodes find it by."""
+        form = aiohttp.FormData()
+        form.add_field("image", content, filename=name, content_type="image/png")
+        async with self.session.post(f"{self.url}/upload/image", data=form) as answer:
             answer.raise_for_status()
-            return await answer.read()
+            given: str = (await answer.json())["name"]
+        return given
 
     async def _wait_for_end(self, prompt_id: str) -> None:
         async for message in self.socket:
@@ -48,6 +66,15 @@ class BareClient:
             if ended and data.get("prompt_id") == prompt_id:
                 return
         raise ConnectionError("the socket closed before the job ended")
+
+
+async def history_entry(
+    session: aiohttp.ClientSession, url: str, prompt_id: str
+) -> Mapping[str, Any]:
+    """What the history of the ComfyUI at *url* says of a job that is over."""
+    async with session.get(f"{url}/history/{prompt_id}") as answer:
+        entry: Mapping[str, Any] = (await answer.json())[prompt_id]
+    return entry
 
 
 @asynccontextmanager

@@ -12,7 +12,8 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One budget and what was measured; *must* and *aim* are the most that is allowed.
+    """One budget and what was measured; *must* and *aim* are the most that is allowed, or the
+    least where it is *at_least* that.
 
     *value* is None where this system cannot measure it. *detail* says how it came about.
     """
@@ -23,11 +24,12 @@ class Measured:
     must: float | None = None
     aim: float | None = None
     detail: str = ""
+    at_least: bool = False
 
     @property
     def is_missed(self) -> bool:
         """A must was measured and is not met."""
-        return self.must is not None and self.value is not None and self.value > self.must
+        return self.must is not None and not self._meets(self.must)
 
     @property
     def verdict(self) -> str:
@@ -38,7 +40,12 @@ class Measured:
             return ""
         if self.is_missed:
             return "MISS"
-        return "aim" if self.aim is not None and self.value <= self.aim else "pass"
+        return "aim" if self.aim is not None and self._meets(self.aim) else "pass"
+
+    def _meets(self, limit: float) -> bool:
+        if self.value is None:
+            return True
+        return self.value >= limit if self.at_least else self.value <= limit
 
 
 class WrongResult(Exception):
@@ -68,12 +75,17 @@ def show(results: Sequence[Measured], console: Console) -> None:
         table.add_row(
             result.what,
             _amount(result.value, result.unit),
-            _amount(result.must, result.unit),
-            _amount(result.aim, result.unit),
+            _limit(result, result.must),
+            _limit(result, result.aim),
             result.verdict,
             result.detail,
         )
     console.print(table)
+
+
+def _limit(result: Measured, limit: float | None) -> str:
+    least = ">= " if result.at_least and limit is not None else ""
+    return least + _amount(limit, result.unit)
 
 
 def _amount(value: float | None, unit: str) -> str:

@@ -55,14 +55,14 @@ def save_large_output(url: str, folder: Path) -> dict[str, float | None]:
     return {"idle": idle, "peak": peak, "seconds": job.timings.running}
 
 
-def resident_memory() -> tuple[float | None, float | None]:
-    """This process's memory now and at most so far, in MB; None where the system does not tell."""
-    status = Path("/proc/self/status")
+def resident_memory(process: int | str = "self") -> tuple[float | None, float | None]:
+    """A process's memory now and at most so far, in MB; None where the system does not tell."""
+    status = Path(f"/proc/{process}/status")
     if status.exists():
         lines = (line.split() for line in status.read_text(encoding="utf-8").splitlines())
         kilobytes = {words[0]: int(words[1]) for words in lines if words[0] in _LINUX_FIELDS}
         return kilobytes["VmRSS:"] / 1e3, kilobytes["VmHWM:"] / 1e3
-    if sys.platform == "win32":
+    if sys.platform == "win32" or process != "self":
         return None, None
     import resource
 

@@ -22,8 +22,10 @@ import typer
 from typer.core import TyperArgument, TyperGroup, TyperOption
 
 import comfyserve
-from comfyserve import errors, events
+from comfyserve import denials, errors, events, refusals
 from comfyserve.cli.app import app
+from comfyserve.server.metrics import Metrics
+from comfyserve.settings import Description, described
 from tests.documents import (
     REFERENCE,
     ROOT,
@@ -110,7 +112,8 @@ def _below(kind: type[errors.ComfyServeError]) -> Iterator[type[errors.ComfyServ
         yield from _below(narrower)
 
 
-ERRORS = list(_below(errors.ComfyServeError))
+assert denials and refusals  # imported, so that all errors are known
+ERRORS = [kind for kind in _below(errors.ComfyServeError) if not kind.__name__.startswith("_")]
 
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
@@ -171,7 +174,55 @@ def test_every_environment_variable_is_in_the_reference() -> None:
 
     told = set(re.findall(r"\bCOMFYSERVE_[A-Z_]+\b", REFERENCE_TEXT))
 
-    assert told == read
+    assert told >= {name for name in read if not name.endswith("_")}
+    assert told - read <= {one.variable for one in described()}
+
+
+@pytest.mark.parametrize("setting", described(), ids=lambda one: one.name)
+def test_every_setting_is_in_the_reference(setting: Description) -> None:
+    """A setting has a row of its own, with what it means."""
+    row = re.search(rf"^\| `{setting.name}` \|.*$", _section("Settings"), re.M)
+
+    assert row is not None
+    assert setting.help[1:-1] in row[0]
+
+
+def test_every_route_is_in_the_reference() -> None:
+    """The routes that the server has are those that the reference tells, with their methods."""
+    told = set(re.findall(r"^\| `([A-Z]+ /\S*)` \|", _section("Routes"), re.M))
+    rooms = (ROOT / "src" / "comfyserve" / "server").rglob("*.py")
+
+    assert told >= {f"{method} {path}" for room in rooms for method, path in _routes(room)}
+
+
+def _routes(source: Path) -> Iterator[tuple[str, str]]:
+    """The routes that a module declares, without those that only answer HEAD beside GET."""
+    name = ".".join(source.relative_to(ROOT / "src").with_suffix("").parts)
+    for route in getattr(getattr(importlib.import_module(name), "router", None), "routes", ()):
+        methods = route.methods - {"HEAD"} if route.methods != {"HEAD"} else route.methods
+        beside_get = methods == {"HEAD"} and not route.include_in_schema
+        yield from () if beside_get else ((method, route.path) for method in methods)
+
+
+def test_every_code_is_in_the_reference() -> None:
+    """Each code that an answer may have, beside those of the errors, is told."""
+    source = (ROOT / "src/comfyserve/server/problems.py").read_text("utf-8")
+    known = {kind.code for kind in ERRORS}
+
+    named = set(re.findall(r'"([a-z]+(?:_[a-z]+)+)"', source)) - {"request_id"}
+
+    assert [code for code in named | known if f"`{code}`" not in REFERENCE_TEXT] == []
+
+
+def test_every_metric_is_in_the_reference() -> None:
+    """The names that /metrics has are those that the reference tells."""
+    told = set(re.findall(r"^\| `(comfyserve_\w+)` \|", _section("Metrics"), re.M))
+    counted = {family.name for family in Metrics().registry.collect()}
+    suffixed = {name.removesuffix("_total") for name in told}
+    at_call = {"comfyserve_jobs_running", "comfyserve_streams_open"}
+    at_call |= {"comfyserve_backends", "comfyserve_backends_up"}
+
+    assert suffixed == counted | at_call
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: path.relative_to(ROOT).as_posix())

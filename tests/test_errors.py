@@ -37,10 +37,12 @@ from comfyserve.errors import (
     JobLost,
     JobRemoved,
     JobTimedOut,
+    NoComfyserve,
     NodeFailed,
     OutOfMemory,
     OutputUnavailable,
     OutputUnwritable,
+    RequestRefused,
     WorkflowUnreadable,
     did_you_mean,
     nearest,
@@ -84,6 +86,20 @@ SENTENCES: list[tuple[ComfyServeError, str]] = [
     (
         GraphRejected(URL, "Prompt has no outputs", NODE_ERRORS),
         "http://gpu:8188 will not run this graph: Prompt has no outputs.",
+    ),
+    (
+        BackendUnreachable(URL, "the connection was refused", what="comfyserve"),
+        "No comfyserve answers at http://gpu:8188 (the connection was refused). "
+        "Start it, or name another server with --server or COMFYSERVE_SERVER.",
+    ),
+    (
+        RequestRefused(URL, "Come back tomorrow", "rate_limited", {"seconds": 5}),
+        "http://gpu:8188 will not do that (rate_limited): Come back tomorrow.",
+    ),
+    (
+        NoComfyserve(URL, "keeps no list of jobs"),
+        "http://gpu:8188 is a ComfyUI, which keeps no list of jobs. "
+        "Name a comfyserve with --server or COMFYSERVE_SERVER.",
     ),
     (
         FileUnavailable(URL, "a b.png"),

@@ -1,24 +1,44 @@
-"""The errors about what lasts: each has its sentence, code and details."""
+"""The errors about what lasts and about requests: each has its sentence, code and details."""
 
 from __future__ import annotations
 
 import json
 import pickle
 import re
+from collections.abc import Iterator
 
 import pytest
 
-from comfyserve import refusals
+from comfyserve import denials, refusals
+from comfyserve.denials import (
+    AddressUnsafe,
+    AddressUnusable,
+    EditorFormatRefused,
+    ExtraMissing,
+    Forbidden,
+    ForbiddenOrigin,
+    GraphRefused,
+    InvalidRequest,
+    MetadataFilterInvalid,
+    MetadataInvalid,
+    PayloadTooLarge,
+    ServerStopping,
+    TooManyStreams,
+)
 from comfyserve.errors import ComfyServeError
 from comfyserve.refusals import (
     AssetInUse,
     BlobNotFound,
     DataFolderLocked,
+    DiskCapReached,
+    HashMismatch,
     IdempotencyKeyReused,
     IllegalMove,
     InvalidCursor,
     JobUnfinished,
     LeaseLost,
+    ListenerTooSlow,
+    MissingAsset,
     NotFound,
     QueueFull,
     SchemaTooNew,
@@ -65,8 +85,72 @@ SENTENCES: list[tuple[ComfyServeError, str]] = [
         InvalidCursor("x"),
         "'x' is not a cursor. Use next_cursor of the page before as it is.",
     ),
+    (
+        MissingAsset(["a", "b"], ["Node 1 has none."]),
+        "Node 1 has none. There is no asset 'a', 'b', or no longer. Upload it anew.",
+    ),
+    (
+        HashMismatch("blake3:1", "blake3:2"),
+        "The bytes have the hash blake3:2, but blake3:1 was announced.",
+    ),
+    (
+        DiskCapReached(20_000),
+        "This server keeps 20,000 bytes at most. Delete jobs or assets first.",
+    ),
+    (ListenerTooSlow("j"), "The events of job j came faster than they were taken."),
+    (InvalidRequest("No limit is 0.", {"limit": 0}), "No limit is 0."),
+    (MetadataFilterInvalid("Three at most."), "Three at most."),
+    (MetadataInvalid("A label is empty."), "A label is empty."),
+    (
+        EditorFormatRefused(),
+        "This is a workflow as ComfyUI's editor saves it, with 'nodes' and 'links'. Export it "
+        "with 'Export (API)', or make a graph of it with 'comfyserve convert'.",
+    ),
+    (
+        GraphRefused(
+            {
+                str(n): [{"field": "", "reason": "unknown_node", "message": f"No {n}."}]
+                for n in "1234"
+            }
+        ),
+        "No 1. No 2. No 3. And 1 more.",
+    ),
+    (PayloadTooLarge("A body", 1000), "A body may have 1,000 bytes at most."),
+    (
+        TooManyStreams(8),
+        "8 streams are open already. Close one, or ask for the job itself.",
+    ),
+    (Forbidden("Not from there."), "Not from there."),
+    (ForbiddenOrigin("Not from that page."), "Not from that page."),
+    (ServerStopping(), "The server is about to stop. Try again in a moment."),
+    (
+        AddressUnsafe("0.0.0.0"),
+        "Listening on 0.0.0.0 would let everybody who reaches it run anything. Listen on "
+        "127.0.0.1, or allow it with --insecure where something else guards the address.",
+    ),
+    (
+        AddressUnusable("127.0.0.1", 80, "Permission denied."),
+        "127.0.0.1 port 80 cannot be listened on: permission denied. Name another.",
+    ),
+    (
+        ExtraMissing("server", "fastapi"),
+        "This needs fastapi, which is not installed. Install it with "
+        "pip install 'comfyserve[server]'.",
+    ),
 ]
-KINDS = [kind for kind in ComfyServeError.__subclasses__() if kind.__module__ == refusals.__name__]
+ROOMS = (denials, refusals)
+
+
+def _below(kind: type[ComfyServeError]) -> Iterator[type[ComfyServeError]]:
+    for narrower in kind.__subclasses__():
+        yield narrower
+        yield from _below(narrower)
+
+
+KINDS = {
+    room: {kind for kind in _below(ComfyServeError) if kind.__module__ == room.__name__}
+    for room in ROOMS
+}
 
 
 @pytest.mark.parametrize(("error", "sentence"), SENTENCES, ids=lambda x: type(x).__name__)
@@ -90,16 +174,17 @@ def test_a_refusal_survives_being_copied(error: ComfyServeError) -> None:
 
 
 def test_every_class_is_drawn_and_has_an_example() -> None:
-    """The tree in the module's docstring names every class and no other, and so do the tests."""
-    drawn = set(re.findall(r"^\s+\+ (\w+)", refusals.__doc__ or "", re.M))
+    """The tree in a module's docstring names every class and no other, and so do the tests."""
+    for room in ROOMS:
+        drawn = set(re.findall(r"^\s+[+-] (\w+)", room.__doc__ or "", re.M))
 
-    assert drawn == {kind.__name__ for kind in KINDS}
-    assert {type(error) for error, _ in SENTENCES} == set(KINDS)
+        assert drawn == {kind.__name__ for kind in KINDS[room]}
+        assert {type(error) for error, _ in SENTENCES} >= KINDS[room]
 
 
 def test_codes_are_words_of_their_own() -> None:
     """No two of them share a code, and each is a lower case word that may travel."""
-    codes = [kind.code for kind in KINDS]
+    codes = [kind.code for room in ROOMS for kind in KINDS[room]]
 
     assert len(set(codes)) == len(codes)
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", code) for code in codes)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfyserve.refusals import SettingsInvalid
-from comfyserve.settings import PREFIX, Settings, described, load
+from comfyserve.settings import PREFIX, BackendSettings, Settings, described, load
 
 
 def written(folder: Path, text: str) -> Path:
@@ -46,6 +46,9 @@ def test_a_path_in_the_file_is_beside_the_file(tmp_path: Path) -> None:
     assert load(file=file, flags={"data": Path("there")}).data == Path("there")
 
 
+_ORIGINS = ("https://a.org", "http://b", "http://b:8080")
+
+
 @pytest.mark.parametrize(
     ("name", "given", "value"),
     [
@@ -57,10 +60,23 @@ def test_a_path_in_the_file_is_beside_the_file(tmp_path: Path) -> None:
         ("disk_cap", "2GiB", 2 * 2**30),
         ("disk_cap", "none", None),
         ("queue_size", " 12 ", 12),
+        ("port", "0", 0),
+        ("insecure", "Yes", True),
+        ("log_json", "off", False),
+        ("log_level", "WARNING", "warning"),
+        ("host", "[::1]", "::1"),
+        ("host", "GPU.local.", "gpu.local"),
+        ("public_url", "https://example.org/comfy/", "https://example.org/comfy"),
+        ("public_url", "none", None),
+        ("trusted_proxies", "10.0.0.0/8, ::1", ("10.0.0.0/8", "::1/128")),
+        ("trusted_proxies", "10.0.0.7", ("10.0.0.7/32",)),
+        ("allow_origins", "https://A.org:443 http://b:80,http://b:8080/", _ORIGINS),
+        ("allow_hosts", "*.example.org 10.0.0.7", ("*.example.org", "10.0.0.7")),
+        ("allow_hosts", "", ()),
     ],
 )
-def test_people_write_amounts_as_they_like(name: str, given: str, value: float | None) -> None:
-    """Durations and sizes are understood with the usual units."""
+def test_people_write_values_as_they_like(name: str, given: str, value: object) -> None:
+    """Amounts are understood with the usual units, lists with spaces or commas."""
     loaded = load(file=None, environment={PREFIX + name.upper(): given})
 
     assert getattr(loaded, name) == value
@@ -80,6 +96,21 @@ def test_people_write_amounts_as_they_like(name: str, given: str, value: float |
         ("disk_cap", "20 parsec"),
         ("disk_cap", "nan"),
         ("data", " "),
+        ("port", "65536"),
+        ("insecure", "perhaps"),
+        ("log_level", "loud"),
+        ("host", "gpu.local:8189"),
+        ("host", "*.local"),
+        ("public_url", "example.org"),
+        ("public_url", "https://me:secret@example.org"),
+        ("public_url", "https://example.org/?a=b"),
+        ("public_url", "http://[::1"),
+        ("trusted_proxies", "proxy.local"),
+        ("allow_origins", "*"),
+        ("allow_origins", "null"),
+        ("allow_origins", "https://a.org/path"),
+        ("allow_hosts", "*"),
+        ("allow_hosts", "a.org:80"),
     ],
 )
 def test_what_does_not_fit_is_refused(name: str, given: str) -> None:
@@ -90,7 +121,58 @@ def test_what_does_not_fit_is_refused(name: str, given: str) -> None:
     (problem,) = refused.value.problems
     assert name in problem
     assert repr(given) in problem
-    assert problem.endswith(".")
+    assert problem.endswith((".", "?"))
+
+
+def test_backends_are_addresses_or_tables(tmp_path: Path) -> None:
+    """A backend is an address wherever it is told, and in the file also what opens its door."""
+    file = written(
+        tmp_path,
+        """
+        [[backends]]
+        url = "https://gpu.example.org/comfy/"
+        headers = { X-Api-Key = "1234" }
+        token = "secret"
+        verify_tls = false
+        [[backends]]
+        url = "http://127.0.0.1:8188"
+        """,
+    )
+    addresses = {f"{PREFIX}BACKENDS": "http://a:1, http://b:2"}
+
+    first, second = load(file=file).backends
+
+    assert first.url == "https://gpu.example.org/comfy"
+    assert (first.headers, first.token) == ({"X-Api-Key": "1234"}, "secret")
+    assert (first.verify_tls, second) == (False, BackendSettings("http://127.0.0.1:8188"))
+    assert [one.url for one in load(file=file, environment=addresses).backends] == [
+        "http://a:1",
+        "http://b:2",
+    ]
+    assert "1234" not in repr(first) + str(first) and "secret" not in repr(first)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("backends = ['http://me:secret@']", "an address such as"),
+        ("backends = 'secret'", "an address such as"),
+        ("[[backends]]\nurl = 'http://a'\n[[backends]]\nurl = 'http://a/'", "once"),
+        ("backends = 3", "a list is needed"),
+        ("[[backends]]\ntoken = 'secret'", "an address such as"),
+        ("[[backends]]\nurl = 'http://a'\ntokn = 'secret'", "Did you mean 'token'?"),
+        ("[[backends]]\nurl = 'http://a'\nheaders = 'secret'", "headers by name"),
+        ("[[backends]]\nurl = 'http://a'\ntoken = 3", "a text is needed"),
+    ],
+)
+def test_a_backend_that_cannot_be_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    """What is wrong with a backend is said, without the secrets that stand beside it."""
+    with pytest.raises(SettingsInvalid) as refused:
+        load(file=written(tmp_path, text))
+
+    (problem,) = refused.value.problems
+    assert told in problem
+    assert "secret" not in problem
 
 
 @pytest.mark.parametrize("given", [True, float("nan"), float("inf"), [1], {"a": 1}])
@@ -136,15 +218,15 @@ def test_every_setting_is_described() -> None:
 
     assert [one.name for one in told] == [one.name for one in fields(Settings)]
     assert all(one.help.endswith(".") and one.variable.startswith(PREFIX) for one in told)
-    assert {one.kind for one in told} == {"path", "duration", "size", "count"}
+    assert "backends" in {one.kind for one in told}
     assert {one.name: one.default for one in told}["queue_size"] == Settings().queue_size
 
 
-@given(st.text(max_size=30))
-def test_any_text_is_understood_or_refused(text: str) -> None:
-    """No value from outside leads to anything but settings or our error."""
+@given(st.text(max_size=30), st.sampled_from([one.name for one in described()]))
+def test_any_text_is_understood_or_refused(text: str, name: str) -> None:
+    """No value for any setting leads to anything but settings or our error."""
     try:
-        loaded = load(file=None, flags={"retention": text, "disk_cap": text})
+        loaded = load(file=None, flags={name: text})
     except SettingsInvalid:
         return
     assert loaded.retention >= 60

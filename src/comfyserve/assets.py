@@ -10,6 +10,9 @@ from typing import Literal
 MediaKind = Literal["image", "video", "audio", "text", "file", "latent"]
 """The kinds of output the official contract knows; anything else is a ``file``."""
 
+InputPath = tuple[str | int, ...]
+"""Where a value stands in a graph: node id, input name, then keys and positions further down."""
+
 HEAD_SIZE = 8192
 """How many bytes of a file's beginning are enough to tell its type."""
 
@@ -18,12 +21,14 @@ HEAD_SIZE = 8192
 class Upload:
     """Bytes a caller brings as an input: either a file or the content itself.
 
-    *name* is only a hint for its ending; the server gets a name made of the hash.
+    *name* is only a hint for its ending; the server gets a name made of the hash. Where the
+    *hash* is known (``blake3:<hex>``), the bytes are not read once more to tell it.
     """
 
     name: str
     path: Path | None = None
     content: bytes | None = None
+    hash: str | None = None
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.content is None):
@@ -34,13 +39,13 @@ class Upload:
 class InputFile:
     """A file that the graph needs on the backend before it can run.
 
-    *targets* are the node inputs ``(node id, input name)`` that get its name there. For a mask
-    that is laid over an image, *mask_of* is the target of that image.
+    *targets* are the places in the graph that get its name there. For a mask that is laid over
+    an image, *mask_of* is the target of that image.
     """
 
-    targets: tuple[tuple[str, str], ...]
+    targets: tuple[InputPath, ...]
     upload: Upload
-    mask_of: tuple[str, str] | None = None
+    mask_of: InputPath | None = None
 
 
 @dataclass(frozen=True, slots=True)

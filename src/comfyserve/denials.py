@@ -4,20 +4,24 @@ They stand below `errors.ComfyServeError` like all others.
 
 * ComfyServeError
   + InvalidRequest          it does not say what it has to
+    - MetadataFilterInvalid it asks about metadata what cannot be asked
   + MetadataInvalid         what a caller notes on a job is too much, or no plain text
   + EditorFormatRefused     a workflow as the editor saves it, where a graph is needed
+  + GraphRefused            a graph that none of the backends would run
   + PayloadTooLarge         more bytes than may come at once
   + TooManyStreams          as many streams are open as may be
   + Forbidden               it is not taken from where it comes
     - ForbiddenOrigin       a page of another site asks
   + ServerStopping          the server is about to stop and takes nothing new
   + AddressUnsafe           the address to listen on is one that others reach, and nothing guards it
+  + AddressUnusable         the address to listen on is taken, or not this machine's
+  + ExtraMissing            what was asked for needs an extra that is not installed
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from comfyserve.errors import ComfyServeError
 
@@ -38,6 +42,12 @@ class InvalidRequest(ComfyServeError):
 
     def __str__(self) -> str:
         return self.problem
+
+
+class MetadataFilterInvalid(InvalidRequest):
+    """A question about what callers noted on their jobs, which cannot be asked."""
+
+    code = "invalid_metadata_filter"
 
 
 class MetadataInvalid(ComfyServeError):
@@ -63,6 +73,32 @@ class EditorFormatRefused(ComfyServeError):
             "This is a workflow as ComfyUI's editor saves it, with 'nodes' and 'links'. Export it "
             "with 'Export (API)', or make a graph of it with 'comfyserve convert'."
         )
+
+
+class GraphRefused(ComfyServeError):
+    """A graph that none of the backends would run.
+
+    *node_errors* says why, by node id: ``{"field", "reason", "message"}`` for each problem.
+    """
+
+    code = "invalid_workflow"
+
+    def __init__(self, node_errors: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
+        super().__init__(node_errors)
+        self.node_errors = node_errors
+
+    @property
+    def details(self) -> Mapping[str, Any] | None:
+        return {"node_errors": self.node_errors}
+
+    def __str__(self) -> str:
+        told = [each["message"] for problems in self.node_errors.values() for each in problems]
+        more = f" And {len(told) - _MOST_TOLD} more." if len(told) > _MOST_TOLD else ""
+        return " ".join(told[:_MOST_TOLD]) + more
+
+
+_MOST_TOLD: Final = 3
+"""How many of a graph's problems stand in the sentence; the details have all."""
 
 
 class PayloadTooLarge(ComfyServeError):
@@ -137,4 +173,37 @@ class AddressUnsafe(ComfyServeError):
         return (
             f"Listening on {self.host} would let everybody who reaches it run anything. Listen on "
             "127.0.0.1, or allow it with --insecure where something else guards the address."
+        )
+
+
+class AddressUnusable(ComfyServeError):
+    """The address to listen on is taken, or not this machine's."""
+
+    code = "address_unusable"
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        super().__init__(host, port, reason)
+        self.host = host
+        self.port = port
+        self.reason = reason
+
+    def __str__(self) -> str:
+        reason = self.reason.rstrip(". \n").lower()
+        return f"{self.host} port {self.port} cannot be listened on: {reason}. Name another."
+
+
+class ExtraMissing(ComfyServeError):
+    """What was asked for needs an extra that is not installed; *module* is what was not found."""
+
+    code = "extra_missing"
+
+    def __init__(self, extra: str, module: str) -> None:
+        super().__init__(extra, module)
+        self.extra = extra
+        self.module = module
+
+    def __str__(self) -> str:
+        return (
+            f"This needs {self.module}, which is not installed. Install it with "
+            f"pip install 'comfyserve[{self.extra}]'."
         )

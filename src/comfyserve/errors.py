@@ -15,6 +15,8 @@ lasts (settings, the database, kept jobs and assets) are in `refusals`.
     - BackendAnswerInvalid  it answers something that ComfyUI never says
     - BackendLost           it stopped answering while a job was there
     - GraphRejected         it will not run this graph, and says why
+    - RequestRefused        it will not do what was asked, for a reason of its own
+    - NoComfyserve          it is a ComfyUI, where a comfyserve is needed
     - FileUnavailable       it no longer has a file it named
   + JobFailed
     - NodeFailed            a node raised an error
@@ -160,17 +162,23 @@ class BackendError(ComfyServeError):
 
 
 class BackendUnreachable(BackendError):
-    """Nobody answers at the address; *refused* when a machine is there, but no server."""
+    """Nobody answers at the address; *refused* when a machine is there, but no server.
+
+    *what* is the word for what should be there.
+    """
 
     code = "backend_unreachable"
 
-    def __init__(self, url: str, reason: str, *, refused: bool = False) -> None:
+    def __init__(
+        self, url: str, reason: str, *, refused: bool = False, what: str = "ComfyUI"
+    ) -> None:
         super().__init__(url, reason)
         self.refused = refused
+        self.what = what
 
     def __str__(self) -> str:
         return _sentences(
-            f"No ComfyUI answers at {self.url} ({self.reason})",
+            f"No {self.what} answers at {self.url} ({self.reason})",
             "Start it, or name another server with --server or COMFYSERVE_SERVER",
         )
 
@@ -234,6 +242,42 @@ class GraphRejected(BackendError):
 
     def __str__(self) -> str:
         return _sentences(f"{self.url} will not run this graph: {self.reason}")
+
+
+class RequestRefused(BackendError):
+    """A comfyserve will not do what was asked, for a reason that has no class of its own here.
+
+    *refusal* is the server's own code, *told* the details that came with it.
+    """
+
+    code = "request_refused"
+
+    def __init__(
+        self, url: str, reason: str, refusal: str, told: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(url, reason)
+        self.refusal = refusal
+        self.told = told
+        self.args = (url, reason, refusal, told)
+
+    @property
+    def details(self) -> Mapping[str, Any] | None:
+        return {"code": self.refusal, "details": self.told}
+
+    def __str__(self) -> str:
+        return _sentences(f"{self.url} will not do that ({self.refusal}): {self.reason}")
+
+
+class NoComfyserve(BackendError):
+    """The server is a ComfyUI, and what is wanted takes a comfyserve; *reason* says what."""
+
+    code = "not_comfyserve"
+
+    def __str__(self) -> str:
+        return _sentences(
+            f"{self.url} is a ComfyUI, which {self.reason}",
+            "Name a comfyserve with --server or COMFYSERVE_SERVER",
+        )
 
 
 class JobFailed(ComfyServeError):

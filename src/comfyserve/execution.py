@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import aclosing, suppress
 from typing import Final
 
+from comfyserve.assets import InputPath
 from comfyserve.comfy.attempt import Attempt
 from comfyserve.comfy.backend import Backend, Waiting
 from comfyserve.comfy.protocol import (
@@ -37,8 +38,9 @@ from comfyserve.jobs import Job, JobError, JobStatus, Output, Preview, Timings
 from comfyserve.outputs import Courier, Outputs, Sink, names_of
 from comfyserve.workflows.graph import Graph, Node, nodes_of, upstream, with_inputs
 from comfyserve.workflows.node_catalog import NodeCatalog
+from comfyserve.workflows.paths import value_at
 
-__all__ = ["Execution", "Sink", "cancel", "run"]
+__all__ = ["Execution", "Sink", "cancel", "resume", "run"]
 
 _SETTLE: Final = (0.0, 0.02, 0.1, 0.4, 1.0)
 """Pauses in seconds while the history of an ended prompt is still empty."""
@@ -56,15 +58,51 @@ _EMPTYING: Final = 0.3
 """Seconds a server's worker takes to wake and empty its cache; nothing tells when it has."""
 
 
-def run(backend: Backend, job: Job, sink: Sink, *, keep_temp: bool = False) -> Execution:
+def run(
+    backend: Backend,
+    job: Job,
+    sink: Sink,
+    *,
+    prompt_id: str | None = None,
+    keep_temp: bool = False,
+    moved: Callable[[], None] = lambda: None,
+) -> Execution:
     """Run *job* on *backend* and bring its outputs into *sink*.
+
+    The backend knows it by *prompt_id*, which is the job's own id unless it is given: each further
+    attempt needs one of its own.
 
     ``async for event in run(...)`` tells what happens, ending with a terminal `StatusChanged`;
     a job that fails is told, not raised. Raised are `GraphRejected` and the other
     `BackendError`s while the backend has not accepted the job, and `OutputUnwritable` at any
     time. To stop listening leaves the job alone; `Execution.cancel` cancels it.
     """
-    return Execution(backend, job, sink, keep_temp=keep_temp)
+    return Execution(backend, job, sink, prompt_id=prompt_id, keep_temp=keep_temp, moved=moved)
+
+
+def resume(
+    backend: Backend,
+    job: Job,
+    sink: Sink,
+    *,
+    prompt_id: str,
+    keep_temp: bool = False,
+    moved: Callable[[], None] = lambda: None,
+) -> Execution:
+    """Take up a job that *backend* was given before under *prompt_id*, and go on like `run`.
+
+    Nothing is uploaded or submitted. The job fails as lost when the backend does not know it, and
+    for want of its outputs when they were sent only live, while nobody listened.
+    """
+    return Execution(
+        backend,
+        job,
+        sink,
+        prompt_id=prompt_id,
+        keep_temp=keep_temp,
+        is_resumed=True,
+        moved=moved,
+    )
 
 
 async def cancel(backend: Backend, job_id: str) -> None:
@@ -73,7 +111,12 @@ async def cancel(backend: Backend, job_id: str) -> None:
 
 
 class Execution:
-    """One job on its way through one backend; iterate it once."""
+    """One job on its way through one backend; iterate it once.
+
+    *has_settled* tells that the backend has answered whether it takes the job, *has_left* that it
+    is done with it, though outputs may still be on their way here; *moved* is called when either
+    changes, which is at the latest when the iteration ends. *failure* is what made the job fail.
+    """
 
     def __init__(
         self,
@@ -81,10 +124,15 @@ class Execution:
         job: Job,
         sink: Sink,
         *,
+        prompt_id: str | None = None,
         keep_temp: bool = False,
+        is_resumed: bool = False,
+        moved: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.prompt_id = job.id
+        self.prompt_id = prompt_id or job.id
+        self.has_left = False
+        self.failure: Exception | None = None
         self._backend = backend
         self._job = job
         self._outputs = Outputs(backend, sink, keep_temp=keep_temp)
@@ -93,13 +141,27 @@ class Execution:
         self._listener: Listener | None = None
         self._following: Following | None = None
         self._wish_to_cancel = asyncio.Event()
-        self._is_sent = False
-        self._is_accepted = False
-        self._is_answered = asyncio.Event()
+        self._is_resumed = is_resumed
+        self._is_sent = is_resumed
+        self._is_accepted = is_resumed
+        self._answered = asyncio.Event()
+        self._moved = moved
         self._is_reused = False
+        if is_resumed:
+            self._answered.set()
 
     def __aiter__(self) -> AsyncGenerator[Event, None]:
         return self._events()
+
+    @property
+    def has_settled(self) -> bool:
+        """The backend has answered whether it takes the job, or will not be asked."""
+        return self._answered.is_set()
+
+    @property
+    def is_sent(self) -> bool:
+        """The backend was asked to run it, so that it may run even where no answer came."""
+        return self._is_sent
 
     async def cancel(self) -> None:
         """Ask for this job, and no other, to end; its last event tells whether it did in time.
@@ -108,9 +170,13 @@ class Execution:
         """
         self._wish_to_cancel.set()
         if self._is_sent:
-            await self._is_answered.wait()
+            await self._answered.wait()
         if self._is_accepted:
             await self._backend.cancel(self.prompt_id)
+        self.look_around()
+
+    def look_around(self) -> None:
+        """Have the backend asked how the job stands, without waiting for news."""
         if self._listener is not None:
             self._listener.put_now(Nudged())
 
@@ -123,8 +189,10 @@ class Execution:
         except WasCanceled:
             yield self._ended(JobStatus.CANCELED)
         except JobFailed as error:
+            self.failure = error
             yield self._ended(JobStatus.FAILED, JobError.of(error))
         except BackendError as error:
+            self.failure = error
             if not self._is_accepted:
                 raise
             lost = OutputUnavailable(f"An output could not be brought home: {error.reason}")
@@ -134,6 +202,19 @@ class Execution:
             raise
         else:
             yield self._ended(JobStatus.SUCCEEDED)
+        finally:
+            self._leave()
+
+    def _settle(self) -> None:
+        if not self._answered.is_set():
+            self._answered.set()
+            self._moved()
+
+    def _leave(self) -> None:
+        self._answered.set()
+        if not self.has_left:
+            self.has_left = True
+            self._moved()
 
     @property
     def _is_canceling(self) -> bool:
@@ -146,9 +227,9 @@ class Execution:
                 await self._backend.cancel(self.prompt_id)
 
     async def _attempts(self) -> AsyncGenerator[Event, None]:
-        graph = await self._with_files()
+        graph = self._job.graph if self._is_resumed else await self._with_files()
         async with Courier(self._wake) as self._courier:
-            async with aclosing(self._try(graph, self._job.id)) as events:
+            async with aclosing(self._try(graph, self.prompt_id)) as events:
                 async for event in events:
                     yield event
             if self._outputs.missing:
@@ -166,7 +247,7 @@ class Execution:
     async def _try_without_cache(self, graph: Graph) -> AsyncGenerator[Event, None]:
         """A cached run names the files of the run before; when they are gone, make them anew."""
         lost = names_of(self._outputs.missing)
-        if not self._is_reused:
+        if not self._is_reused or self._is_resumed:
             raise OutputUnavailable(f"The backend made {lost}, but no longer has it.")
         catalog = await self._backend.node_catalog()
         for node in _readable(graph).values():
@@ -192,12 +273,11 @@ class Execution:
 
     async def _with_files(self) -> Graph:
         """Upload the job's files and put the names they got into the graph."""
-        names: dict[tuple[str, str], str] = {}
+        names: dict[InputPath, str] = {}
         for file in sorted(self._job.files, key=lambda file: file.mask_of is not None):
             original = None
             if file.mask_of is not None:
-                node, name = file.mask_of
-                original = names.get(file.mask_of) or self._job.graph[node]["inputs"][name]
+                original = names.get(file.mask_of) or value_at(self._job.graph, file.mask_of)
             taken = await self._backend.upload(file.upload, mask_of=original)
             names.update(dict.fromkeys(file.targets, taken))
         return with_inputs(self._job.graph, names) if names else self._job.graph
@@ -211,8 +291,9 @@ class Execution:
             )
         with socket.listening(prompt_id) as self._listener:
             self._attempt = Attempt(graph, self._expected_nodes(graph), self._clock())
-            for note in await self._submit(graph, prompt_id, self._listener):
-                yield note
+            if not self._is_resumed:
+                for note in await self._submit(graph, prompt_id, self._listener):
+                    yield note
             self._following = Following(
                 self._backend,
                 self.prompt_id,
@@ -220,9 +301,11 @@ class Execution:
                 self._listener,
                 clock=self._clock,
                 is_canceling=lambda: self._is_canceling,
+                is_late=self._is_resumed,
             )
             async for event in self._follow(self._following, self._attempt):
                 yield event
+        self._leave()
         async for event in self._conclude(self._following, self._attempt):
             yield event
 
@@ -238,7 +321,7 @@ class Execution:
             self.prompt_id = accepted.prompt_id
             self._is_accepted = True
         finally:
-            self._is_answered.set()
+            self._settle()
         return [self._skipped(node, told) for node, told in accepted.node_errors.items()]
 
     def _expected_nodes(self, graph: Graph) -> list[str]:

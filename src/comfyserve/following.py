@@ -37,7 +37,8 @@ class Following:
     """One prompt, from its acceptance to its end.
 
     Silence is what does not name this prompt: the server's own news and other people's jobs
-    never put off the moment when it is asked.
+    never put off the moment when it is asked. Who comes *is_late*, when it may have run already,
+    asks at once.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class Following:
         *,
         clock: Callable[[], float],
         is_canceling: Callable[[], bool],
+        is_late: bool = False,
     ) -> None:
         self.entry: HistoryEntry | None = None
-        self.was_deaf = False
+        self.was_deaf = is_late
         self._backend = backend
         self._prompt_id = prompt_id
         self._attempt = attempt
@@ -62,6 +64,8 @@ class Following:
         self._asked_at = clock()
         self._away_since: float | None = None
         self._heard_from_start: set[str] = set()
+        if is_late:
+            listener.put_now(Nudged())
 
     async def news(self) -> AsyncIterator[News]:
         """Yield what comes until the prompt has ended; the attempt has heard it already.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from comfyserve.assets import InputFile, MediaKind
+from comfyserve.assets import InputFile, InputPath, MediaKind
 from comfyserve.errors import JobFailed
 from comfyserve.workflows.graph import Graph
 
@@ -156,17 +156,17 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class JobFile:
-    """A file that a kept job needs: the node inputs *targets* get its name on the backend.
+    """A file that a kept job needs: the places *targets* in its graph get its name on the backend.
 
     Unlike an `InputFile` it names bytes that are kept, by their *hash*. *asset_id* is the asset
     that the caller referred to. For a mask, *mask_of* is the target of the image it is laid over.
     """
 
-    targets: tuple[tuple[str, str], ...]
+    targets: tuple[InputPath, ...]
     hash: str
     name: str
     asset_id: str | None = None
-    mask_of: tuple[str, str] | None = None
+    mask_of: InputPath | None = None
 
 
 Metadata = str | Mapping[str, str]

@@ -191,6 +191,10 @@ class QueueFull(ComfyServeError):
         super().__init__(most)
         self.most = most
 
+    @property
+    def details(self) -> Mapping[str, Any] | None:
+        return {"most": self.most}
+
     def __str__(self) -> str:
         return f"The queue is full: {self.most} jobs wait already. Try again later."
 
@@ -269,6 +273,10 @@ class DiskCapReached(ComfyServeError):
     def __init__(self, most: int) -> None:
         super().__init__(most)
         self.most = most
+
+    @property
+    def details(self) -> Mapping[str, Any] | None:
+        return {"most": self.most}
 
     def __str__(self) -> str:
         return f"This server keeps {self.most:,} bytes at most. Delete jobs or assets first."

@@ -77,6 +77,19 @@ async def test_a_range_is_what_a_slice_would_be(blobs: Blobs, start: int, end: i
     assert await read(blobs, hash, start, end) == data[start:end]
 
 
+@pytest.mark.parametrize("size", [1, 1000, 2**17, 2**18, 2**18 + 1, MIB])
+async def test_bytes_come_back_whatever_the_chunks(blobs: Blobs, size: int) -> None:
+    """In however small or large pieces bytes come, they are kept whole and in order."""
+    data = bytes(range(251)) * (min(3 * MIB, 700 * size) // 251)
+
+    async with blobs.keeping() as kept, kept.open() as writer:
+        for start in range(0, len(data), size):
+            await writer.write(data[start : start + size])
+
+    assert await read(blobs, writer.hash) == data
+    assert blobs.path(writer.hash).read_bytes() == data
+
+
 async def test_the_writer_says_where_the_bytes_are(blobs: Blobs, root: Path) -> None:
     """An output's location is the blob's key, its size what was written."""
     async with blobs.keeping() as kept:

@@ -1,4 +1,4 @@
-"""The async client, against the built-in engine."""
+"""The async client, against the built-in engine and against a comfyserve in front of it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import urllib.request
 from asyncio import CancelledError
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ from comfyserve.client import async_client
 from comfyserve.errors import ClientClosed
 from comfyserve.events import OutputSaved, ProgressMade, StatusChanged
 from comfyserve.jobs import JobStatus
+from tests.client.conftest import Place
 from tests.client.graphs import emitting, failing, inverting, ticking
 from tests.engines import RunningEngine
 
@@ -76,9 +78,9 @@ async def test_outputs_are_spooled_without_a_folder(client: AsyncClient, tmp_pat
     assert copy.read_bytes() == job.outputs[0].to_bytes()
 
 
-async def test_the_spool_goes_with_the_client(engine: RunningEngine) -> None:
+async def test_the_spool_goes_with_the_client(place: Place) -> None:
     """Closing the client removes what it kept for itself."""
-    async with AsyncClient(engine.url) as client:
+    async with AsyncClient(place.url) as client:
         job = await client.run(emitting())
         path = job.outputs[0].path
         assert path.exists()
@@ -89,12 +91,12 @@ async def test_the_spool_goes_with_the_client(engine: RunningEngine) -> None:
             look()
 
 
-async def test_a_spooled_output_of_a_closed_client_is_no_input(engine: RunningEngine) -> None:
+async def test_a_spooled_output_of_a_closed_client_is_no_input(place: Place) -> None:
     """An output whose client was closed cannot be sent any more, and the sentence says why."""
-    async with AsyncClient(engine.url) as closed:
+    async with AsyncClient(place.url) as closed:
         job = await closed.run(emitting())
 
-    async with AsyncClient(engine.url) as client:
+    async with AsyncClient(place.url) as client:
         with pytest.raises(InvalidInputs, match=r"image cannot be sent: fox\.bin is gone"):
             await client.run(inverting(), image=job.outputs[0])
 
@@ -149,7 +151,8 @@ async def test_events_tell_the_whole_story(client: AsyncClient) -> None:
 
     events = [event async for event in handle.events()]
 
-    statuses = [event.status for event in events if isinstance(event, StatusChanged)]
+    told = [event.status for event in events if isinstance(event, StatusChanged)]
+    statuses = [status for status, _ in groupby(told)]  # places in the queue are told as well
     assert statuses == [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUCCEEDED]
     values = [event.progress.value for event in events if isinstance(event, ProgressMade)]
     assert values == sorted(values)
@@ -248,9 +251,9 @@ async def test_waiting_has_a_limit_and_the_job_goes_on(
     await client.cancel(raised.value.job_id)
 
 
-async def test_canceling_a_run_cancels_its_job(engine: RunningEngine) -> None:
+async def test_canceling_a_run_cancels_its_job(engine: RunningEngine, place: Place) -> None:
     """A run that is canceled takes its job off the server."""
-    async with AsyncClient(engine.url) as client:
+    async with AsyncClient(place.url) as client:
         task = asyncio.create_task(client.run(ticking(600, 50)))
         await until(lambda: is_busy(engine))
 
@@ -263,9 +266,10 @@ async def test_canceling_a_run_cancels_its_job(engine: RunningEngine) -> None:
 
 async def test_leaving_right_after_canceling_a_run_still_tells_the_server(
     engine: RunningEngine,
+    place: Place,
 ) -> None:
     """A run that was canceled a moment before the client is closed is off the server as well."""
-    async with AsyncClient(engine.url) as client:
+    async with AsyncClient(place.url) as client:
         task = asyncio.create_task(client.run(ticking(600, 50)))
         await until(lambda: is_busy(engine))
         task.cancel()
@@ -276,36 +280,36 @@ async def test_leaving_right_after_canceling_a_run_still_tells_the_server(
 
 @pytest.mark.skipif(os.name == "nt", reason="a process cannot be paused on Windows")
 async def test_a_server_that_cannot_be_told_is_no_success(
-    engine: RunningEngine, monkeypatch: pytest.MonkeyPatch
+    engine: RunningEngine, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the server does not take the cancellation, the caller hears that the job may go on."""
     monkeypatch.setattr(async_client, "CANCEL_TIMEOUT", 0.3)
-    async with AsyncClient(engine.url) as client:
+    async with AsyncClient(place.url) as client:
         task = asyncio.create_task(client.run(ticking(600, 50)))
         await until(lambda: is_busy(engine))
-        engine.process.send_signal(signal.SIGSTOP)
+        place.process.send_signal(signal.SIGSTOP)
         try:
             task.cancel()
             with pytest.raises(CancelledError) as raised:
                 await task
         finally:
-            engine.process.send_signal(signal.SIGCONT)
+            place.process.send_signal(signal.SIGCONT)
         (note,) = raised.value.__notes__
         assert "which may go on there" in note
         await client.cancel(note.partition("job ")[2].partition(",")[0])
     await until(lambda: not is_busy(engine))
 
 
-async def test_a_closed_client_cannot_cancel(engine: RunningEngine) -> None:
+async def test_a_closed_client_cannot_cancel(engine: RunningEngine, place: Place) -> None:
     """Canceling a job by a client that was closed is an error, not a silent nothing."""
-    async with AsyncClient(engine.url) as client:
+    async with AsyncClient(place.url) as client:
         handle = await client.submit(ticking(600, 50))
         await running(handle)
 
     with pytest.raises(ClientClosed):
         await handle.cancel()
     assert not await async_client.cancel_quickly(handle)
-    async with AsyncClient(engine.url) as other:
+    async with AsyncClient(place.url) as other:
         await other.cancel(handle.id)
         await until(lambda: not is_busy(engine))
 
@@ -316,9 +320,9 @@ def is_busy(engine: RunningEngine) -> bool:
     return bool(queue["queue_running"] or queue["queue_pending"])
 
 
-async def test_closing_leaves_the_job_alone(engine: RunningEngine) -> None:
+async def test_closing_leaves_the_job_alone(engine: RunningEngine, place: Place) -> None:
     """Closing the client ends every wait, and the job goes on until somebody cancels it."""
-    async with AsyncClient(engine.url) as client:
+    async with AsyncClient(place.url) as client:
         handle = await client.submit(ticking(600, 50))
         await running(handle)
         waiting = asyncio.create_task(handle.result())
@@ -326,7 +330,7 @@ async def test_closing_leaves_the_job_alone(engine: RunningEngine) -> None:
 
     with pytest.raises(ClientClosed):
         await waiting
-    async with AsyncClient(engine.url) as other:
+    async with AsyncClient(place.url) as other:
         assert is_busy(engine)
         await other.cancel(handle.id)
         await until(lambda: not is_busy(engine))

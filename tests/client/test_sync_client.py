@@ -1,4 +1,4 @@
-"""The client for blocking code, against the built-in engine."""
+"""The client for blocking code, against the built-in engine and a comfyserve in front of it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ import pytest
 import comfyserve
 from comfyserve import Client, Event, JobCanceled, JobStatus, NodeFailed, OutputSaved, StatusChanged
 from comfyserve.client.loop_thread import LoopThread
+from tests.client.conftest import Place
 from tests.client.graphs import emitting, failing, ticking
-from tests.engines import RunningEngine, engine_environment
+from tests.engines import engine_environment
 
 
 @pytest.fixture
-def blocking(engine: RunningEngine) -> Iterator[Client]:
-    """A blocking client of the engine."""
-    with Client(engine.url) as client:
+def blocking(place: Place) -> Iterator[Client]:
+    """A blocking client of either server."""
+    with Client(place.url) as client:
         yield client
 
 
@@ -91,9 +92,9 @@ def test_several_threads_share_a_client(blocking: Client) -> None:
     assert contents == {number: f"{number}".encode() * 5 for number in range(6)}
 
 
-def test_a_closed_client_says_so(engine: RunningEngine) -> None:
+def test_a_closed_client_says_so(place: Place) -> None:
     """A closed client cannot be used, may be closed again, and leaves no thread."""
-    client = Client(engine.url)
+    client = Client(place.url)
     client.close()
     client.close()
 
@@ -119,6 +120,7 @@ def test_what_fails_to_open_is_raised_at_once() -> None:
 WAITING = """
 import sys
 from comfyserve import Client
+from tests.client.conftest import Place
 from tests.client.graphs import ticking
 with Client(sys.argv[1]) as client:
     handle = client.submit(ticking(600, 50))
@@ -134,13 +136,13 @@ with Client(sys.argv[1]) as client:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C cannot be sent to one process on Windows")
-def test_ctrl_c_cancels_exactly_the_job_that_is_waited_for(engine: RunningEngine) -> None:
+def test_ctrl_c_cancels_exactly_the_job_that_is_waited_for(place: Place) -> None:
     """Ctrl-C while a blocking client waits cancels that job on the server, and no other."""
     root = Path(comfyserve.__file__).parents[2]
     with (
-        Client(engine.url) as other,
+        Client(place.url) as other,
         subprocess.Popen(
-            [sys.executable, "-c", WAITING, engine.url],
+            [sys.executable, "-c", WAITING, place.url],
             stdout=subprocess.PIPE,
             text=True,
             cwd=root,

@@ -110,3 +110,13 @@ def test_an_opened_file_is_closed_again(tmp_path: Path) -> None:
         raise RuntimeError("in the block")
 
     assert file.closed
+
+
+def test_bytes_with_a_known_hash_are_not_hashed_again(tmp_path: Path) -> None:
+    """Where the hash is known, it is taken as it is, and the type is told from the beginning."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100_000))
+
+    told = prepare(Upload("a.bin", path=path, hash="blake3:" + "ab" * 32))
+
+    assert told == ("ab" * 32, "image/png")

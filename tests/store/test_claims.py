@@ -14,7 +14,9 @@ from comfyserve.refusals import LeaseLost
 from comfyserve.store import Store
 from comfyserve.store.claims import claim, heartbeat
 from comfyserve.store.dialects import SQLITE, Sql, connect_sqlite
+from comfyserve.store.job_reads import next_queue_deadline
 from comfyserve.store.job_writes import expire_waiting, finish, record
+from comfyserve.store.queue_places import places
 from comfyserve.store.store import DATABASE_NAME
 from comfyserve.store.submissions import submit
 from tests.store.samples import START, Clock, claimed, running, status, submission
@@ -121,16 +123,52 @@ async def test_a_job_past_its_deadline_is_not_begun(store: Store, clock: Clock) 
 
 
 async def test_waiting_jobs_know_their_place(store: Store) -> None:
-    """Places count from 1 in the order in which jobs will be claimed."""
+    """Places count from 1 in the order in which jobs will be claimed, until they run."""
     jobs = [submission(priority=priority) for priority in (0, 0, 7)]
     for job in jobs:
         await store.jobs.submit(job)
 
     places = [await store.jobs.queue_position(job.id) for job in jobs]
-    await claimed(store)
+    lease = (await claimed(store)).lease
+    taken = [await store.jobs.queue_position(job.id) for job in jobs]
+    await store.jobs.record(lease, [status(lease, JobStatus.RUNNING)])
     later = [await store.jobs.queue_position(job.id) for job in jobs]
 
-    assert (places, later) == ([2, 3, 1], [1, 2, None])
+    assert (places, taken, later) == ([2, 3, 1], [2, 3, 1], [1, 2, None])
+
+
+async def test_who_was_taken_stays_ahead(store: Store) -> None:
+    """A more urgent job cannot overtake one that already waits on a backend."""
+    first, urgent = submission(), submission(priority=7)
+    await store.jobs.submit(first)
+    await claimed(store)
+    await store.jobs.submit(urgent)
+
+    places = await store.jobs.queue_positions([urgent.id, first.id])
+
+    assert places == {first.id: 1, urgent.id: 2}
+
+
+async def test_many_places_are_those_of_each(store: Store) -> None:
+    """Asked for together, jobs of several pools, owners and priorities have the same places."""
+    jobs = [
+        submission(priority=number % 3, owner=f"owner {number % 4}", pool=f"pool {number % 2}")
+        for number in range(40)
+    ]
+    for job in jobs:
+        await store.jobs.submit(job)
+    for pool in ("pool 0", "pool 1", "pool 1"):
+        await claimed(store, pools=[pool])
+    ids = [job.id for job in jobs]
+
+    together = await store.jobs.queue_positions([*ids, "unknown"])
+    alone = {id: await store.jobs.queue_position(id) for id in ids}
+    order = [(await claimed(store, pools=["pool 0"])).lease.job_id for _ in range(19)]
+
+    assert together == alone
+    assert sorted(order, key=lambda id: together[id]) == order
+    assert sorted(together[job.id] for job in jobs if job.pool == "pool 0") == [*range(1, 21)]
+    assert sorted(together[job.id] for job in jobs if job.pool == "pool 1") == [*range(1, 21)]
 
 
 async def test_a_lease_is_renewed_and_runs_out(store: Store, clock: Clock) -> None:
@@ -144,7 +182,7 @@ async def test_a_lease_is_renewed_and_runs_out(store: Store, clock: Clock) -> No
     clock.pass_seconds(20)
 
     abandoned = await store.jobs.held(until=clock())
-    assert renewed == {mine.job_id}
+    assert renewed == {mine.job_id: JobStatus.RUNNING}
     assert [claim.lease for claim in abandoned] == [theirs]
     assert len(await store.jobs.held()) == 2
 
@@ -229,7 +267,10 @@ def _plans_of_hot_statements(connection: sqlite3.Connection) -> list[str]:
     record(sql, given.lease, [status(given.lease, JobStatus.RUNNING)], START)
     heartbeat(sql, "s", START)
     finish(sql, given.lease, [], status(given.lease, JobStatus.FAILED), None, None, START)
-    expire_waiting(sql, 10, START)
+    expire_waiting(sql, 10, None, START)
+    next_queue_deadline(sql)
+    last = sql.rows("SELECT id FROM jobs WHERE number IN (41, 42)")
+    places(sql, [row["id"] for row in last])
     connection.set_trace_callback(None)
     return [
         str(step[3])

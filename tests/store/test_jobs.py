@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from comfyserve.events import Noted, OutputSaved, StatusChanged
+from comfyserve.events import Noted, NumberedEvent, OutputSaved, StatusChanged
 from comfyserve.jobs import JobError, JobFile, JobStatus, Progress, Timings
 from comfyserve.refusals import (
     BlobNotFound,
@@ -430,3 +430,67 @@ async def test_a_job_that_is_not_over_is_not_deleted(store: Store) -> None:
         await store.jobs.delete(lease.job_id)
 
     assert (await store.jobs.get(lease.job_id)).status is JobStatus.RUNNING
+
+
+async def test_who_ends_a_job_says_how_long_it_is_kept(store: Store, clock: Clock) -> None:
+    """Canceled while it waited, given up, or canceled on its way back: each takes a new time."""
+    waits, late = submission(), submission(queue_deadline=START + 1)
+    lease = await running(store)
+    await store.jobs.submit(waits)
+    await store.jobs.submit(late)
+    clock.pass_seconds(1)
+
+    await store.jobs.cancel(waits.id, expires_at=START + 11)
+    await store.jobs.expire_waiting(expires_at=START + 12)
+    await store.jobs.cancel(lease.job_id, expires_at=START + 13)
+    await store.jobs.requeue(lease, expires_at=START + 14)
+
+    ids = (waits.id, late.id, lease.job_id)
+    kept = [(await store.jobs.get(job_id)).expires_at - START for job_id in ids]
+    assert kept == [11, 12, 14]
+
+
+async def test_a_job_that_ran_gets_a_new_deadline(store: Store) -> None:
+    """It was begun in time once; one that no backend began keeps the deadline it had."""
+    began = await running(store, queue_deadline=START + 5)
+    await store.jobs.submit(submission(queue_deadline=START + 6))
+    taken = (await claimed(store)).lease
+
+    for lease in (began, taken):
+        await store.jobs.requeue(lease, queue_deadline=START + 60)
+
+    deadlines = [(await store.jobs.get(lease.job_id)).queue_deadline for lease in (began, taken)]
+    assert deadlines == [START + 60, START + 6]
+    assert await store.jobs.next_queue_deadline() == START + 6
+
+
+async def test_secrets_are_noted_but_not_kept(store: Store) -> None:
+    """That a job came with secrets lasts, in its record and its claim."""
+    plain, secret = submission(), submission(has_extra_data=True, priority=1)
+    await store.jobs.submit(plain)
+    await store.jobs.submit(secret)
+
+    claim = await claimed(store)
+
+    assert (await store.jobs.get(secret.id)).has_extra_data
+    assert not (await store.jobs.get(plain.id)).has_extra_data
+    assert claim.record.has_extra_data
+
+
+async def test_all_that_is_kept_is_told_in_order(store: Store) -> None:
+    """Many who write at once, some canceled meanwhile: every event is told, by its number."""
+    told: list[NumberedEvent] = []
+    store.jobs.tell_to(told.extend)
+    lease = await running(store)
+    note = Noted(lease.job_id, "info", "note")
+    writers = [asyncio.create_task(store.jobs.record(lease, [note])) for _ in range(50)]
+    await asyncio.sleep(0)
+
+    for writer in writers[::7]:
+        writer.cancel()
+    await asyncio.gather(*writers, return_exceptions=True)
+    await store.jobs.finish(lease, status(lease, JobStatus.SUCCEEDED))
+
+    assert tuple(told) == await store.jobs.events(lease.job_id)
+    assert [event.seq for event in told] == [*range(1, len(told) + 1)]
+    assert len(told) == 53

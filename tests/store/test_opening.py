@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -76,6 +77,17 @@ async def test_all_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
         await store.jobs.submit(submission())
 
     assert after == before
+
+
+async def test_a_database_has_a_name_of_its_own(tmp_path: Path) -> None:
+    """Its identity is the same whenever it is opened, and another one's is another."""
+    names = []
+    for folder in (tmp_path / "one", tmp_path / "one", tmp_path / "two"):
+        async with Store.open(folder) as store:
+            names.append(await store.identity())
+
+    assert names[0] == names[1] != names[2]
+    assert str(UUID(names[0])) == names[0]
 
 
 async def test_commits_are_durable(tmp_path: Path) -> None:

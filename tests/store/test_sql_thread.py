@@ -173,3 +173,26 @@ async def test_more_than_the_writer_takes_at_once_waits(tmp_path: Path) -> None:
         results = await asyncio.gather(*(writer.do(put(n)) for n in range(3000)))
 
     assert results == list(range(3000))
+
+
+async def test_who_is_told_of_results_harms_nobody(tmp_path: Path) -> None:
+    """Results are told in order, before who asked goes on, and a failure there is reported."""
+    told, failures = list[int](), list[object]()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: failures.append(context["exception"]))
+
+    def tell(number: int) -> None:
+        told.append(number)
+        if number == 3:
+            raise ValueError(number)
+
+    async with writing(tmp_path / "db") as writer:
+        async with held_up(writer):
+            tasks = [asyncio.create_task(writer.do(put(n), tell)) for n in range(6)]
+            await asyncio.sleep(0)
+            tasks[1].cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert told == [0, 1, 2, 3, 4, 5]
+    assert [number for number in results if isinstance(number, int)] == [0, 2, 3, 4, 5]
+    assert [str(failure) for failure in failures] == ["3"]

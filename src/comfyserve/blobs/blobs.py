@@ -29,6 +29,7 @@ from comfyserve.blobs.durable import sync_file, sync_folders
 from comfyserve.blobs.holds import Holds
 from comfyserve.errors import OutputUnwritable
 from comfyserve.refusals import BlobNotFound, StoreUnavailable
+from comfyserve.unbroken import unbroken
 
 if TYPE_CHECKING:
     from obstore import AsyncWritableFile
@@ -37,6 +38,10 @@ BUFFER_SIZE: Final = 1 << 20
 """Bytes that are gathered before they go to the disk."""
 
 _READ_SIZE: Final = 1 << 18
+
+# Each time costs a way through another thread, which is much for a few bytes.
+_HANDED_OVER: Final = 1 << 18
+
 _KEPT: Final = "blobs"
 _ARRIVING: Final = "incoming"
 _HASH: Final = re.compile(r"blake3:[0-9a-f]{64}")
@@ -119,6 +124,11 @@ class Blobs:
             return False
         return True
 
+    def path(self, hash: str) -> Path:
+        """The file that these bytes are in, if they are kept. Raises `BlobNotFound` for what is
+        no hash."""
+        return self._root / blob_key(hash)
+
     @asynccontextmanager
     async def read(
         self, hash: str, start: int = 0, end: int | None = None
@@ -146,12 +156,13 @@ class Blobs:
             except FileNotFoundError:
                 return
 
-    async def collect(self, unused: Unused) -> int:
+    async def collect(self, unused: Unused, *, grace: float | None = None) -> int:
         """Delete what nobody refers to, holds, or wrote just now; says how many blobs it were.
 
-        *unused* has the last word: it is asked while nobody can take hold of the blobs.
+        *unused* has the last word: it is asked while nobody can take hold of the blobs. Another
+        *grace* than that of all collections may be given, as where there is no room left.
         """
-        count, oldest = 0, time() - self._grace
+        count, oldest = 0, time() - (self._grace if grace is None else grace)
         async for found in self._store.list(prefix=_KEPT, chunk_size=500):
             old = [meta for meta in found if meta["last_modified"].timestamp() <= oldest]
             hashes = [hash for meta in old if (hash := _hash_at(meta["path"]))]
@@ -171,7 +182,7 @@ class Blobs:
         try:
             async with BlobWriter(file, path) as writer:
                 yield writer
-            await self._settle(arriving, writer, kept)
+            await unbroken(self._settle(arriving, writer, kept))
         finally:
             # Where a thread still has it open, Windows keeps it, and the next `open` removes it.
             with suppress(OSError):
@@ -241,6 +252,8 @@ class BlobWriter:
         self._file = file
         self._path = path
         self._hasher = blake3()
+        self._gathered: list[bytes] = []
+        self._gathered_bytes = 0
 
     async def __aenter__(self) -> Self:
         await self._file.__aenter__()
@@ -253,14 +266,27 @@ class BlobWriter:
         trace: TracebackType | None,
     ) -> None:
         with _disk_errors(self._path):
-            await self._file.__aexit__(kind, error, trace)
+            try:
+                if error is None:
+                    await self._hand_over()
+            finally:
+                await unbroken(self._file.__aexit__(kind, error, trace))
 
     async def write(self, chunk: bytes) -> None:
         """Take the next bytes."""
         self._hasher.update(chunk)
         self.size_bytes += len(chunk)
-        with _disk_errors(self._path):
-            await self._file.write(chunk)
+        self._gathered.append(chunk)
+        self._gathered_bytes += len(chunk)
+        if self._gathered_bytes >= _HANDED_OVER:
+            with _disk_errors(self._path):
+                await self._hand_over()
+
+    async def _hand_over(self) -> None:
+        gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
+        if gathered:
+            whole = gathered[0] if len(gathered) == 1 else b"".join(gathered)
+            await unbroken(self._file.write(whole))
 
     def digest(self) -> str:
         """The hash of what came so far, as hex."""

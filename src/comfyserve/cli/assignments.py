@@ -55,6 +55,21 @@ def headers_from(words: Iterable[str]) -> dict[str, str]:
     return headers
 
 
+def labels_from(words: Iterable[str]) -> dict[str, str]:
+    """Read ``name=value`` words that stand for labels on jobs.
+
+    >>> labels_from(["customer=7"])
+    {'customer': '7'}
+    """
+    labels: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name.strip():
+            raise typer.BadParameter(f"{word!r} is not of the form NAME=VALUE.")
+        labels[name.strip()] = value
+    return labels
+
+
 def _add(found: dict[str, str | FromOption], name: str, value: str | FromOption) -> None:
     if name in found:
         raise typer.BadParameter(f"{name} is given twice.")

@@ -17,12 +17,15 @@ from comfyserve.cli.exit_codes import FAILED, UNREACHABLE
 from comfyserve.cli.input_table import room
 from comfyserve.cli.progress_words import printable
 from comfyserve.cli.target import Target
+from comfyserve.client.api import Api
+from comfyserve.client.checkup import examine as examine_comfyserve
+from comfyserve.client.servers import Kind, kind_of, session
 from comfyserve.comfy.checks import missing_files
 from comfyserve.comfy.checkup import PATIENCE, Checkup, examine
 from comfyserve.comfy.findings import Finding, Mark
 from comfyserve.comfy.http import Http
 from comfyserve.comfy.needs import ModelSource, files_of, model_sources, shortfalls
-from comfyserve.errors import GraphInvalid, WorkflowUnreadable
+from comfyserve.errors import BackendUnreachable, GraphInvalid, WorkflowUnreadable
 from comfyserve.workflows.node_catalog import NodeCatalog
 from comfyserve.workflows.workflow import Workflow
 
@@ -52,19 +55,29 @@ async def examine_all(options: Options) -> None:
 
     Raises `InvalidAddress` where there is nobody who could be asked.
     """
-    http = options.target.http(PATIENCE)
-    await http.open()
-    try:
-        checkup = await examine(http)
-        files = [await _of_file(http, file, checkup.catalog) for file in options.files]
-    finally:
-        await http.close()
+    async with session(options.target.address(PATIENCE)) as http:
+        kind = await _kind(http)
+        if kind == "ComfyUI":
+            checkup = await examine(http)
+        else:
+            api = Api(http, PATIENCE, is_official=kind == "official")
+            checkup = await examine_comfyserve(api)
+        # The files of the ComfyUIs behind a comfyserve are not to be seen from here.
+        of_comfyui = http if kind == "ComfyUI" else None
+        files = [await _of_file(of_comfyui, file, checkup.catalog) for file in options.files]
     sections = [Section(checkup.url, checkup.findings), *files]
     _print(sections, checkup, as_json=options.as_json)
     if not checkup.answers:
         raise typer.Exit(UNREACHABLE)
     if _count(sections, "problem"):
         raise typer.Exit(FAILED)
+
+
+async def _kind(http: Http) -> Kind:
+    try:
+        return await kind_of(http)
+    except BackendUnreachable:
+        return "ComfyUI"  # the checkup finds out why nobody answers
 
 
 def target_and_files(words: Sequence[str]) -> tuple[str | None, tuple[Path, ...]]:
@@ -85,7 +98,7 @@ def _is_address(word: str) -> bool:
     return named is not None and not Path(word).exists()
 
 
-async def _of_file(http: Http, file: Path, catalog: NodeCatalog | None) -> Section:
+async def _of_file(http: Http | None, file: Path, catalog: NodeCatalog | None) -> Section:
     try:
         workflow = await asyncio.to_thread(Workflow.load, file)
         if catalog is None:
@@ -93,7 +106,8 @@ async def _of_file(http: Http, file: Path, catalog: NodeCatalog | None) -> Secti
         workflow = await asyncio.to_thread(workflow.described_by, catalog, strict=False)
     except (WorkflowUnreadable, GraphInvalid) as error:
         return Section(str(file), (Finding("problem", "workflow", str(error)),))
-    lacking = await missing_files(http, files_of(workflow.graph, catalog))
+    needed = files_of(workflow.graph, catalog)
+    lacking = await missing_files(http, needed) if http is not None else frozenset[str]()
     sources = model_sources(workflow.source.editor or {})
     found = await asyncio.to_thread(_found, workflow, catalog, lacking, sources)
     return Section(str(file), found)

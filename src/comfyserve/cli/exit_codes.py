@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
-from comfyserve import errors
+from comfyserve import denials, errors, refusals
 from comfyserve.cli.progress_words import printable
 from comfyserve.cli.streams import lost_words
 
@@ -21,13 +21,18 @@ INTERRUPTED: Final = 130
 TERMINATED: Final = 143
 
 
-def exit_code_of(work: Coroutine[Any, Any, None]) -> int:
+def exit_code_of(
+    work: Coroutine[Any, Any, None],
+    *,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> int:
     """Run *work* to its end and return the exit code; what went wrong is said on stderr.
 
     Ctrl-C cancels the work, which may clean up; a second one does not wait for that.
     """
     try:
-        asyncio.run(_ended_by_signals(work))
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(_ended_by_signals(work))
     except KeyboardInterrupt:
         return INTERRUPTED
     except asyncio.CancelledError:
@@ -48,9 +53,11 @@ def code_for(error: errors.ComfyServeError) -> int:
     match error:
         case errors.InvalidInputs() | errors.WorkflowUnreadable() | errors.GraphInvalid():
             return USAGE
-        case errors.InvalidAddress():
+        case errors.InvalidAddress() | refusals.SettingsInvalid() | denials.AddressUnsafe():
             return USAGE
         case errors.BackendUnreachable() | errors.BackendRefused() | errors.BackendAnswerInvalid():
+            return UNREACHABLE
+        case errors.NoComfyserve():
             return UNREACHABLE
         case errors.JobCanceled():
             return INTERRUPTED

@@ -19,6 +19,7 @@ from comfyserve.client.async_client import AsyncClient, cancel_quickly, may_go_o
 from comfyserve.client.job_handle import AsyncJobHandle, FinishedJob
 from comfyserve.client.workflow_inputs import WorkflowSource
 from comfyserve.errors import ComfyServeError, JobTimedOut, OutputUnwritable
+from comfyserve.workflows.paths import written_path
 
 ENDS_WITHIN = 1.0
 """Seconds to wait for a canceled job's end; a node may take longer to notice."""
@@ -112,7 +113,7 @@ async def print_graph(
     """Print the graph that these inputs make."""
     bound = await client.bind(workflow, inputs)
     for file in bound.files:
-        places = ", ".join(".".join(target) for target in file.targets)
+        places = ", ".join(written_path(target) for target in file.targets)
         _say(f"{places}: {file.upload.name} would be uploaded first, under a name of its own.")
     print(json.dumps(bound.graph, indent=2))
 

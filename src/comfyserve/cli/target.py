@@ -8,37 +8,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from comfyserve.client.async_client import DEFAULT_SERVER
-from comfyserve.comfy.backend import Backend, Timeouts
-from comfyserve.comfy.http import Http
+from comfyserve.client.servers import Address, open_server
+from comfyserve.comfy.http import Timeouts
 from comfyserve.errors import BackendError
 from comfyserve.workflows.node_catalog import NodeCatalog
+
+COMFYSERVE = "http://127.0.0.1:8189"
+"""Where a comfyserve listens unless it is told otherwise."""
 
 _BRIEFLY = Timeouts(connect=2.0, answer=15.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server's address, and what opens its door. *named* is None unless a person gave it."""
+    """A server's address, and what opens its door. *named* is None unless a person gave it.
+
+    *usual* is the address where nothing else names one.
+    """
 
     named: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     token: str | None = None
     verify_tls: bool = True
+    usual: str = DEFAULT_SERVER
 
     @property
     def url(self) -> str:
         """The address: the one given, or the usual one."""
-        return self.named or os.environ.get("COMFYSERVE_SERVER") or DEFAULT_SERVER
+        return self.named or os.environ.get("COMFYSERVE_SERVER") or self.usual
 
-    def http(self, timeouts: Timeouts) -> Http:
-        """A session with it, to be opened."""
-        return Http(
-            self.url,
-            headers=self.headers,
-            token=self.token,
-            verify_tls=self.verify_tls,
-            timeouts=timeouts,
-        )
+    def address(self, timeouts: Timeouts) -> Address:
+        """The address with all that it takes to be let in there."""
+        return Address(self.url, self.headers, self.token, self.verify_tls, timeouts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +68,9 @@ async def node_catalog_of(target: Target) -> Known:
 
 
 async def _asked(target: Target) -> Known:
-    async with Backend(
-        target.url,
-        headers=target.headers,
-        token=target.token,
-        verify_tls=target.verify_tls,
-        timeouts=Timeouts() if target.named else _BRIEFLY,
-    ) as backend:
-        return Known(backend.url, await backend.node_catalog())
+    address = target.address(Timeouts() if target.named else _BRIEFLY)
+    async with open_server(address) as server:
+        return Known(server.url, await server.node_catalog())
 
 
 def say(sentence: str) -> None:

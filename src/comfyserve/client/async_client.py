@@ -1,4 +1,4 @@
-"""The async client: workflows in, outputs out, on one ComfyUI server."""
+"""The async client: workflows in, outputs out, on one ComfyUI or comfyserve."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import os
 import random
 import uuid
 from collections.abc import Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
 from typing import Any, Self
 
-from comfyserve import execution
 from comfyserve.client.job_handle import AsyncJobHandle, FinishedJob
 from comfyserve.client.output_folder import OutputFolder
+from comfyserve.client.servers import Address, Run, Server, open_server
 from comfyserve.client.spool import Spool
 from comfyserve.client.workflow_inputs import Workflows, WorkflowSource
-from comfyserve.comfy.backend import Backend, Timeouts
+from comfyserve.comfy.http import Timeouts
 from comfyserve.errors import ComfyServeError
+from comfyserve.events import StatusChanged
 from comfyserve.jobs import Job
 from comfyserve.workflows.workflow import Bound, Workflow
 
@@ -29,10 +30,12 @@ CANCEL_TIMEOUT = 5.0
 
 
 class AsyncClient:
-    """Runs workflows on the ComfyUI at *server*; use it with ``async with``.
+    """Runs workflows on the server at *server*; use it with ``async with``.
 
-    *server* defaults to the environment's ``COMFYSERVE_SERVER``, then to `DEFAULT_SERVER`; it may
-    hold a path prefix. *headers* and *token* are for a proxy in front of it. *timeout* is how many
+    That is a ComfyUI, or a comfyserve in front of some; which of them is found out when it is
+    first needed, and makes no difference to what can be done. *server* defaults to the
+    environment's ``COMFYSERVE_SERVER``, then to `DEFAULT_SERVER`; it may hold a path prefix.
+    *headers* and *token* are for whoever guards it. *timeout* is how many
     seconds `run` waits unless it is told otherwise, *timeouts* how long single requests may take.
     Outputs are saved in *output_dir*; without one, in a temporary folder of the client's own.
 
@@ -54,10 +57,14 @@ class AsyncClient:
         self.server = server or os.environ.get("COMFYSERVE_SERVER") or DEFAULT_SERVER
         self.timeout = timeout
         self.output_dir = output_dir
-        self._backend = Backend(
-            self.server, headers=headers, token=token, verify_tls=verify_tls, timeouts=timeouts
+        self._address = Address(
+            self.server, headers or {}, token, verify_tls, timeouts or Timeouts()
         )
-        self._workflows = Workflows(self._backend)
+        self._address.http()  # an address that no server can have is better known at once
+        self._workflows = Workflows()
+        self._server: Server | None = None
+        self._opening = asyncio.Lock()
+        self._opened = AsyncExitStack()
         self._random = random.Random()
         self._spool = Spool()
         self._followed: dict[asyncio.Task[None], AsyncJobHandle] = {}
@@ -65,7 +72,6 @@ class AsyncClient:
         self._open = False
 
     async def __aenter__(self) -> Self:
-        await self._backend.__aenter__()
         self._open = True
         return self
 
@@ -83,7 +89,7 @@ class AsyncClient:
                 handle.leave()
                 task.cancel()
             await asyncio.gather(*self._followed, return_exceptions=True)
-            await self._backend.__aexit__(kind, error, trace)
+            await self._opened.aclose()
             await asyncio.to_thread(self._spool.close)
 
     async def _tell_cancellations(self) -> None:
@@ -143,48 +149,67 @@ class AsyncClient:
         chosen = output_dir or self.output_dir
         sink = self._spool if chosen is None else OutputFolder(chosen)
         sink.prepare()
-        run = execution.run(self._backend, job, sink, keep_temp=keep_temp)
+        server = await self._at_server()
+        run = server.run(job, sink, keep_temp=keep_temp)
         keeper = self._spool.keeper if chosen is None else None
-        handle = AsyncJobHandle(job, ready.inputs, lambda: self._cancel(run), keeper)
+        handle = AsyncJobHandle(job, ready.inputs, lambda: self._cancel(run, job.id), keeper)
         task = asyncio.create_task(_follow(run, handle, given), name=f"job {job.id}")
         self._followed[task] = handle
         task.add_done_callback(self._followed.pop)
+        if server.names_jobs:
+            await self._named(handle)
         return handle
 
     async def cancel(self, job_id: str) -> None:
         """Cancel exactly this job on the server, in its queue or while it runs."""
-        self._require_open()
+        server = await self._at_server()
         for handle in self._followed.values():
             if handle.id == job_id:
                 return await handle.cancel()
-        await execution.cancel(self._backend, job_id)
+        await server.cancel(job_id)
 
     async def describe(self, workflow: WorkflowSource) -> Workflow:
         """The workflow with its parameters, as the server's nodes describe them."""
-        self._require_open()
-        return await self._workflows.described(workflow)
+        return await self._workflows.described(workflow, await self._at_server())
 
     async def bind(
         self, workflow: WorkflowSource, inputs: Mapping[str, Any] | None = None
     ) -> Bound:
         """The graph that `submit` would run with these inputs, and what it needs."""
-        self._require_open()
-        return await self._workflows.bound(workflow, inputs or {}, self._random)
+        server = await self._at_server()
+        return await self._workflows.bound(workflow, inputs or {}, server, self._random)
 
     async def system_stats(self) -> Mapping[str, Any]:
-        """What the server says of itself: version, memory, devices."""
-        self._require_open()
-        return await self._backend.system_stats()
+        """What the server says of itself; a ComfyUI tells its version, memory and devices."""
+        return await (await self._at_server()).system_stats()
 
-    async def _cancel(self, run: execution.Execution) -> None:
-        telling = asyncio.create_task(run.cancel(), name=f"cancel {run.prompt_id}")
+    async def _at_server(self) -> Server:
+        """The server, which is opened once it is known what it is."""
+        if not self._open:
+            raise RuntimeError("the client is not open; use it with 'async with AsyncClient(..)'")
+        async with self._opening:
+            if self._server is None:
+                opened = await self._opened.enter_async_context(open_server(self._address))
+                self._server = opened
+            return self._server
+
+    async def _named(self, handle: AsyncJobHandle) -> None:
+        """Wait until the handle has the id that the server gave its job."""
+        try:
+            async with aclosing(handle.events()) as events:
+                async for event in events:
+                    if isinstance(event, StatusChanged):
+                        return
+        except asyncio.CancelledError as error:
+            if not await cancel_quickly(handle):
+                error.add_note(may_go_on(handle.id, self.server))
+            raise
+
+    async def _cancel(self, run: Run, job_id: str) -> None:
+        telling = asyncio.create_task(run.cancel(), name=f"cancel {job_id}")
         self._canceling.add(telling)
         telling.add_done_callback(self._canceling.discard)
         await telling
-
-    def _require_open(self) -> None:
-        if not self._open:
-            raise RuntimeError("the client is not open; use it with 'async with AsyncClient(..)'")
 
 
 async def cancel_quickly(handle: AsyncJobHandle) -> bool:
@@ -202,7 +227,7 @@ def may_go_on(job_id: str, server: str) -> str:
     return f"{server} could not be told to cancel job {job_id}, which may go on there."
 
 
-async def _follow(run: execution.Execution, handle: AsyncJobHandle, inputs: object) -> None:
+async def _follow(run: Run, handle: AsyncJobHandle, inputs: object) -> None:
     # The inputs stay referred to, so that a spooled file among them lives until it was sent.
     try:
         async with aclosing(aiter(run)) as events:

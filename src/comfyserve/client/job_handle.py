@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from comfyserve import errors, jobs
@@ -59,7 +59,7 @@ class AsyncJobHandle:
 
     @property
     def id(self) -> str:
-        """The job's id: a canonical UUID, ComfyUI's prompt_id."""
+        """The job's id: a canonical UUID, and ComfyUI's prompt_id where the server is one."""
         return self.job.id
 
     @property
@@ -149,6 +149,8 @@ class AsyncJobHandle:
                 event = OutputSaved(event.job_id, file)
             case StatusChanged():
                 self._last = event
+                if event.job_id != self.job.id:
+                    self.job = replace(self.job, id=event.job_id)
                 if event.status == JobStatus.RUNNING and self._started_at is None:
                     self._started_at = time.monotonic()
                 if event.is_last:

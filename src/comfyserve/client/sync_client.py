@@ -12,7 +12,7 @@ from comfyserve.client.job_handle import AsyncJobHandle, FinishedJob
 from comfyserve.client.loop_thread import LoopThread
 from comfyserve.client.output_files import OutputFile
 from comfyserve.client.workflow_inputs import WorkflowSource
-from comfyserve.comfy.backend import Timeouts
+from comfyserve.comfy.http import Timeouts
 from comfyserve.events import Event
 from comfyserve.jobs import JobStatus, Progress, Timings
 from comfyserve.workflows.workflow import Bound, Workflow
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Client:
-    """Runs workflows on the ComfyUI at *server*; use it with ``with``, or `close` it.
+    """Runs workflows on a ComfyUI or a comfyserve; use it with ``with``, or `close` it.
 
     Takes what `AsyncClient` takes, and does what it does. It may be used from several threads.
     Ctrl-C while it waits for a job cancels exactly that job on its server.
@@ -96,7 +96,7 @@ class Client:
         return self._thread.call(self._client.bind(workflow, inputs))
 
     def system_stats(self) -> Mapping[str, Any]:
-        """What the server says of itself: version, memory, devices."""
+        """What the server says of itself; see `AsyncClient.system_stats`."""
         return self._thread.call(self._client.system_stats())
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ class JobHandle:
 
     @property
     def id(self) -> str:
-        """The job's id: a canonical UUID, ComfyUI's prompt_id."""
+        """The job's id; see `AsyncJobHandle.id`."""
         return self._handle.id
 
     @property

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from comfyserve.client.servers import Server
 from comfyserve.client.uploads import as_upload, check_content
-from comfyserve.comfy.backend import Backend
 from comfyserve.errors import InputProblem, InvalidInputs
 from comfyserve.workflows.graph import Graph
 from comfyserve.workflows.node_catalog import NodeCatalog
@@ -27,51 +27,58 @@ _Stamp = tuple[int, int, int]
 
 
 class Workflows:
-    """Reads and binds workflows for one server; a file that did not change is read once."""
+    """Reads and binds workflows for a server; a file that did not change is read once."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self) -> None:
         self._read: dict[str, tuple[_Stamp, Workflow]] = {}
 
-    async def described(self, source: WorkflowSource) -> Workflow:
+    async def described(self, source: WorkflowSource, server: Server) -> Workflow:
         """The workflow, its parameters described by the server's nodes."""
-        return await self._described(source, await self._backend.node_catalog())
+        return await self._described(source, await server.node_catalog())
 
     async def bound(
-        self, source: WorkflowSource, inputs: Mapping[str, Any], rng: random.Random
+        self,
+        source: WorkflowSource,
+        inputs: Mapping[str, Any],
+        server: Server,
+        rng: random.Random,
     ) -> Bound:
         """The graph with these inputs, checked against what the server has."""
-        known = self._backend.known_catalog
+        known = server.known_catalog
         if known is not None:
             try:
                 return _bound(await self._described(source, known), inputs, rng)
             except InvalidInputs:
                 # A model or a node may have come to the server since it was last asked.
                 pass
-        catalog = await self._backend.node_catalog(refresh=known is not None)
+        catalog = await server.node_catalog(refresh=known is not None)
         return _bound(await self._described(source, catalog), inputs, rng)
 
-    async def _described(self, source: WorkflowSource, catalog: NodeCatalog) -> Workflow:
+    async def _described(self, source: WorkflowSource, catalog: NodeCatalog | None) -> Workflow:
         match source:
             case Workflow():
-                return source.described_by(catalog)
+                return _by(catalog, source)
             case Mapping():
                 return Workflow.from_json(source, catalog=catalog)
             case _:
                 return await self._from_file(os.fspath(source), catalog)
 
-    async def _from_file(self, path: str, catalog: NodeCatalog) -> Workflow:
+    async def _from_file(self, path: str, catalog: NodeCatalog | None) -> Workflow:
         stamp, known = _stamp(path), self._read.get(path)
         if stamp is not None and known is not None and known[0] == stamp:
-            workflow = known[1].described_by(catalog)
+            workflow = _by(catalog, known[1])
         else:
-            workflow = (await asyncio.to_thread(Workflow.load, path)).described_by(catalog)
+            workflow = _by(catalog, await asyncio.to_thread(Workflow.load, path))
         if stamp is not None:
             self._read.pop(path, None)
             self._read[path] = (stamp, workflow)
         if len(self._read) > MOST_KEPT:
             del self._read[next(iter(self._read))]
         return workflow
+
+
+def _by(catalog: NodeCatalog | None, workflow: Workflow) -> Workflow:
+    return workflow if catalog is None else workflow.described_by(catalog)
 
 
 def _stamp(path: str) -> _Stamp | None:

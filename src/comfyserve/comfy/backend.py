@@ -23,6 +23,7 @@ from comfyserve.comfy.http import CHUNK, Http
 from comfyserve.comfy.http import Timeouts as Timeouts
 from comfyserve.comfy.records import HistoryEntry, QueueState, ShownFile, read_history, read_queue
 from comfyserve.comfy.socket import Socket
+from comfyserve.comfy.uploads import UPLOAD_FOLDER as UPLOAD_FOLDER
 from comfyserve.comfy.uploads import file_name, opened, prepare
 from comfyserve.errors import (
     BackendAnswerInvalid,
@@ -32,9 +33,6 @@ from comfyserve.errors import (
     GraphRejected,
 )
 from comfyserve.workflows.node_catalog import NodeCatalog
-
-UPLOAD_FOLDER: Final = "comfyserve"
-"""The subfolder of the server's input folder where uploads go, each named by its hash."""
 
 _SLOWEST: Final = 1 << 16
 """Bytes a second that an upload must manage, or it counts as stuck."""
@@ -72,7 +70,8 @@ class Backend:
     """One ComfyUI server at *url*, which may hold a path prefix.
 
     Use it as an async context manager: it owns an HTTP session and a socket. *headers* and
-    *token* (sent as ``Authorization: Bearer``) are for a proxy in front of the server.
+    *token* (sent as ``Authorization: Bearer``) are for a proxy in front of the server. To be told
+    of prompts of an earlier connection, give its *client_id*; no two may have the same at once.
     """
 
     def __init__(
@@ -83,9 +82,10 @@ class Backend:
         token: str | None = None,
         verify_tls: bool = True,
         timeouts: Timeouts | None = None,
+        client_id: str | None = None,
     ) -> None:
         self.timeouts = timeouts or Timeouts()
-        self.client_id = uuid.uuid4().hex
+        self.client_id = client_id or uuid.uuid4().hex
         self._http = Http(
             url,
             headers=headers or {},
@@ -160,6 +160,11 @@ class Backend:
         """The node catalogue if somebody asked for it before; costs nothing."""
         return self._catalog
 
+    @property
+    def known_object_info(self) -> Mapping[str, Any] | None:
+        """The same as the server told it."""
+        return self._object_info
+
     async def submit(
         self,
         graph: Mapping[str, Any],
@@ -170,17 +175,16 @@ class Backend:
         """Queue a graph under our own id.
 
         Raises `GraphRejected` with the node errors when the server will not run it. When the
-        answer is lost on the way, the server is asked whether it has the prompt.
+        answer is lost on the way, the server is asked whether it has the prompt. A
+        `BackendUnreachable` that is *refused* tells that it certainly never got there.
         """
         body = {"prompt": graph, "client_id": self.client_id, "prompt_id": prompt_id}
         if extra_data:
             body["extra_data"] = extra_data
         try:
             status, text = await self._http.ask("POST", "/prompt", json=body)
-        except BackendUnreachable:
-            if isinstance(await self.whereabouts(prompt_id), Gone):
-                with suppress(BackendError):  # it may still be on its way there
-                    await self.cancel(prompt_id)
+        except BackendUnreachable as error:
+            if error.refused or not await self._has(prompt_id, error):
                 raise
             return Accepted(prompt_id, {})
         answer = self._http.parsed("POST /prompt", status, text, also=(400,))
@@ -190,6 +194,17 @@ class Backend:
         if not isinstance(taken, str):
             raise self._http.unexpected("POST /prompt", status, text)
         return Accepted(taken, _node_errors(answer.get("node_errors")))
+
+    async def _has(self, prompt_id: str, error: BackendUnreachable) -> bool:
+        """Whether a prompt arrived whose answer was lost; raises *error* where nobody can tell."""
+        try:
+            if not isinstance(await self.whereabouts(prompt_id), Gone):
+                return True
+        except BackendError as silence:
+            raise error from silence
+        with suppress(BackendError):  # it may still be on its way there
+            await self.cancel(prompt_id)
+        return False
 
     async def whereabouts(self, prompt_id: str) -> Whereabouts:
         """Where a prompt is: the truth, whatever the socket said or did not say."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -47,7 +47,10 @@ class Timeouts:
 
 
 class Http:
-    """The session; credentials go only to the server's own address and appear in no message."""
+    """The session; credentials go only to the server's own address and appear in no message.
+
+    *what* is the word for the server where nobody answers.
+    """
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class Http:
         self._check_headers()
         self._verify_tls = verify_tls
         self._timeouts = timeouts
+        self.what = "ComfyUI"
 
     @property
     def url(self) -> str:
@@ -112,16 +116,23 @@ class Http:
 
     @asynccontextmanager
     async def request(
-        self, method: str, path: str, **options: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        also: Mapping[str, str] | None = None,
+        **options: Any,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and hand out the answer once it begins; `text` and `pieces` read it.
 
+        *also* are headers besides the session's own.
         Raises `BackendUnreachable` when there is none, and `BackendRefused` when the server wants
         credentials or sends us elsewhere.
         """
+        headers = CIMultiDict(self.headers, **also) if also else self.headers
         with self._troubles():
             response = await self.session.request(
-                method, self._encoded(path), headers=self.headers, allow_redirects=False, **options
+                method, self._encoded(path), headers=headers, allow_redirects=False, **options
             )
         async with response:
             self._check_admission(path, response)
@@ -132,7 +143,7 @@ class Http:
         with self._troubles():
             return (await response.read()).decode(errors="replace")
 
-    async def pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
         """The bytes of an answer as they arrive."""
         with self._troubles():
             async for piece in response.content.iter_any():
@@ -191,10 +202,11 @@ class Http:
 
     def _unreachable(self, error: Exception) -> BackendUnreachable:
         if is_refusal(error):
-            return BackendUnreachable(self.url, "the connection was refused", refused=True)
+            reason = "the connection was refused"
+            return BackendUnreachable(self.url, reason, refused=True, what=self.what)
         if isinstance(error, TimeoutError):
-            return BackendUnreachable(self.url, "no answer in time")
-        return BackendUnreachable(self.url, _reason(error))
+            return BackendUnreachable(self.url, "no answer in time", what=self.what)
+        return BackendUnreachable(self.url, _reason(error), what=self.what)
 
 
 def _staying_here() -> aiohttp.TraceConfig:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -152,11 +152,13 @@ class Socket:
         self._headers = headers
         self._connect_timeout = connect_timeout
         self._listeners: dict[str, Listener] = {}
+        self._watchers: set[Listener] = set()
         self._unclaimed: deque[tuple[str, Message]] = deque(maxlen=_UNCLAIMED)
         self._running: str | None = None
         self._open = asyncio.Event()
         self._wanted = asyncio.Event()
         self._failed = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._socket: aiohttp.ClientWebSocketResponse | None = None
 
     @property
@@ -170,6 +172,7 @@ class Socket:
             return True
         self._failed.clear()
         self._wanted.set()
+        self._urgent.set()
         waits = [
             asyncio.create_task(event.wait(), name="socket opening")
             for event in (self._open, self._failed)
@@ -194,6 +197,17 @@ class Socket:
             for name in [name for name, other in self._listeners.items() if other is listener]:
                 del self._listeners[name]
 
+    @contextmanager
+    def watching(self) -> Iterator[Listener]:
+        """Hear when it opens and is lost while the context lasts, and keep it open meanwhile."""
+        watcher = Listener()
+        self._watchers.add(watcher)
+        self._wanted.set()
+        try:
+            yield watcher
+        finally:
+            self._watchers.remove(watcher)
+
     def also(self, prompt_id: str, listener: Listener) -> None:
         """Give *listener* the messages of a prompt whose id the server chose itself."""
         self._listeners[prompt_id] = listener
@@ -213,11 +227,18 @@ class Socket:
             await self._wanted.wait()
             if await self._connect_and_read():
                 delay = FIRST_RETRY
-            if not self._listeners:
+            if not self._listeners and not self._watchers:
                 self._wanted.clear()
                 continue
-            await asyncio.sleep(delay)
+            await self._pause(delay)
             delay = min(delay * 2, LONGEST_RETRY)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next try, unless somebody cannot begin without it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._urgent.wait()
+        self._urgent.clear()
 
     async def _connect_and_read(self) -> bool:
         """One life of the socket; True when it was open at all."""
@@ -295,6 +316,9 @@ class Socket:
     def _tell_all(self, news: SocketOpened | SocketLost | QueueLength) -> None:
         for listener in set(self._listeners.values()):
             listener.put_now(news)
+        if not isinstance(news, QueueLength):
+            for watcher in self._watchers:
+                watcher.put_now(news)
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import blake3
 
@@ -33,15 +33,29 @@ _ENDINGS = {
 }
 
 
+UPLOAD_FOLDER: Final = "comfyserve"
+"""The folder below a server's input folder that all uploads go to."""
+
+
 def prepare(upload: Upload) -> tuple[str, str]:
-    """Read a file once, in pieces; its blake3 digest in hex and its MIME type."""
+    """Read a file once, in pieces; its blake3 digest in hex and its MIME type.
+
+    Of one whose hash is known, only the beginning is read.
+    """
     digest = blake3.blake3()
     with opened(upload) as content:
         head = content.read(HEAD_SIZE)
+        if upload.hash is not None:
+            return upload.hash.removeprefix("blake3:"), content_type(head, upload.name)
         digest.update(head)
         while chunk := content.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest(), content_type(head, upload.name)
+
+
+def server_name(upload: Upload, digest: str, mime: str, mask_of: str | None = None) -> str:
+    """What a node on the server takes for a file that was uploaded; see `file_name`."""
+    return f"{UPLOAD_FOLDER}/{file_name(upload, digest, mime, mask_of)}"
 
 
 def file_name(upload: Upload, digest: str, mime: str, mask_of: str | None) -> str:

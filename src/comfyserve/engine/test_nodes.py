@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from comfyserve.engine.files import FileName
 from comfyserve.engine.folders import Folders
 from comfyserve.engine.node import Blocked, Context, Input, Node, Output, Result
+from comfyserve.engine.nodes.saving import always_new
 
 if TYPE_CHECKING:
     from comfyserve.engine.node import Pixels
@@ -35,13 +36,18 @@ def tick(
     steps: int,
     delay_ms: int,
     previews: bool = False,
+    noise: int = 0,
     seed: int = 0,
     value: object = None,
 ) -> Result:
-    """Report *steps* steps with *delay_ms* milliseconds before each, and pass *value* on."""
+    """Report *steps* steps with *delay_ms* milliseconds before each, and pass *value* on.
+
+    Previews are small and plain, or of *noise* times *noise* pixels that no format makes smaller.
+    """
     for step in range(1, steps + 1):
         time.sleep(delay_ms / 1000)
-        context.progress(step, steps, _shade(step / steps) if previews else None)
+        picture = _noise(noise, step) if noise else _shade(step / steps)
+        context.progress(step, steps, picture if previews else None)
     return Result((value,))
 
 
@@ -72,6 +78,13 @@ def run_out_of_memory(context: Context, value: object = None) -> NoReturn:
 def block(context: Context, value: object, message: str = "") -> Result:
     """Give a blocked value in place of *value*; without a *message* it blocks in silence."""
     return Result((Blocked(message or None),))
+
+
+def tally(context: Context, name: str, value: object = None) -> Result:
+    """Add *name* as a line to tally.txt among the outputs, each time anew, and pass *value* on."""
+    with FileName("tally.txt").writable(context.folders).open("a", encoding="utf-8") as lines:
+        lines.write(f"{name}\n")
+    return Result((value,))
 
 
 def spend(context: Context, credits: float, seed: int = 0, value: object = None) -> Result:
@@ -157,6 +170,12 @@ def _shade(brightness: float) -> Pixels:
     return np.full((16, 16, 3), brightness, np.float32)
 
 
+def _noise(side: int, seed: int) -> Pixels:
+    import numpy as np
+
+    return np.random.default_rng(seed).random((side, side, 3), np.float32)
+
+
 def _numbered(name: str, number: int) -> str:
     """*name* for the first file, then "name_2", "name_3" before the suffix."""
     if number == 0:
@@ -224,6 +243,7 @@ ALL: tuple[Node, ...] = (
             "steps": _input("INT", "How many steps.", default=10, min=1, max=10_000_000),
             "delay_ms": _input("INT", "Milliseconds a step.", default=100, min=0, max=600_000),
             "previews": _optional("BOOLEAN", "Whether steps have previews.", default=False),
+            "noise": _optional("INT", "Pixels a side of a big preview.", default=0, min=0, max=512),
             "seed": _SEED,
             "value": _VALUE,
         },
@@ -270,6 +290,13 @@ ALL: tuple[Node, ...] = (
             "value": _VALUE,
         },
         api_node=True,
+    ),
+    _node(
+        tally,
+        "Tally",
+        "Adds a line to a file each time it runs, which is always: it is never cached.",
+        {"name": _input("STRING", "The line to add.", default="one"), "value": _VALUE},
+        fingerprint=always_new,
     ),
     _node(
         emit,

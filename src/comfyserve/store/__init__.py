@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comfyserve.store.assets import Assets
+from comfyserve.store.facts import Facts
 from comfyserve.store.idempotency import IdempotencyKeys
 from comfyserve.store.job_writes import Cancellation
 from comfyserve.store.jobs import Jobs
@@ -10,4 +11,4 @@ from comfyserve.store.rows import Page
 from comfyserve.store.store import Store
 from comfyserve.store.submissions import UsedKey
 
-__all__ = ["Assets", "Cancellation", "IdempotencyKeys", "Jobs", "Page", "Store", "UsedKey"]
+__all__ = ["Assets", "Cancellation", "Facts", "IdempotencyKeys", "Jobs", "Page", "Store", "UsedKey"]

@@ -30,9 +30,12 @@ class Assets:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, asset: Asset) -> None:
-        """Keep an asset over bytes that are kept; hold the bytes (`Blobs.hold`) meanwhile."""
-        await self._database.do(lambda sql: _add(sql, asset))
+    async def add(self, asset: Asset) -> bool:
+        """Keep an asset over bytes that are kept; hold the bytes (`Blobs.hold`) meanwhile.
+
+        Says whether the bytes were unknown before.
+        """
+        return await self._database.do(lambda sql: _add(sql, asset))
 
     async def get(self, asset_id: str, owner: str | None = None) -> Asset:
         """The asset. Raises `NotFound`."""
@@ -51,9 +54,27 @@ class Assets:
         row = await self._database.row(query.limit(1))
         return None if row is None else asset_of(row)
 
-    async def several(self, asset_ids: Collection[str], owner: str | None = None) -> list[Asset]:
-        """Those of the assets that are there."""
-        query = self._there(owner).where(_ASSETS.id.in_(asset_ids)).order_by(_ASSETS.number)
+    async def reference(self, hash: str, owner: str, file_path: str | None) -> Asset | None:
+        """The newest asset over these bytes that its owner brought under just this name."""
+        query = self._there(owner).where(
+            _ASSETS.hash == hash,
+            _ASSETS.file_path.is_not_distinct_from(file_path),
+            _ASSETS.job_id.is_(None),
+        )
+        row = await self._database.row(query.order_by(_ASSETS.number.desc()).limit(1))
+        return None if row is None else asset_of(row)
+
+    async def several(
+        self,
+        asset_ids: Collection[str],
+        owner: str | None = None,
+        *,
+        hashes: Collection[str] = (),
+    ) -> list[Asset]:
+        """Those of the assets that are there, and all over bytes with one of the *hashes*; the
+        newest last."""
+        wanted = or_(_ASSETS.id.in_(asset_ids), _ASSETS.hash.in_(hashes))
+        query = self._there(owner).where(wanted).order_by(_ASSETS.number)
         return [asset_of(row) for row in await self._database.rows(query)]
 
     async def list(
@@ -145,8 +166,8 @@ def _is_used() -> ColumnElement[bool]:
     )
 
 
-def _add(sql: Sql, asset: Asset) -> None:
-    keep_blob(sql, asset.hash, asset.size_bytes, asset.created_at)
+def _add(sql: Sql, asset: Asset) -> bool:
+    are_new = keep_blob(sql, asset.hash, asset.size_bytes, asset.created_at)
     kept = sql.row("SELECT size_bytes FROM blobs WHERE hash = :hash", hash=asset.hash)
     if kept is None or kept["size_bytes"] != asset.size_bytes:
         raise BlobNotFound([asset.hash])
@@ -164,3 +185,4 @@ def _add(sql: Sql, asset: Asset) -> None:
         created_at=asset.created_at,
         expires_at=asset.expires_at,
     )
+    return are_new

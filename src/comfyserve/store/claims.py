@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from uuid import uuid4
 
-from comfyserve.jobs import Claim, Lease
+from comfyserve.jobs import Claim, JobStatus, Lease
 from comfyserve.refusals import LeaseLost
 from comfyserve.store.dialects import Row, Sql
 from comfyserve.store.rows import job_of, lease_of, load_files
@@ -85,15 +85,15 @@ def adopt(sql: Sql, lease: Lease, holder: str, until: float) -> Lease:
     return Lease(lease.job_id, holder, lease.number + 1, until)
 
 
-def heartbeat(sql: Sql, holder: str, until: float) -> frozenset[str]:
-    """Renew all that *holder* holds; the ids of these jobs."""
+def heartbeat(sql: Sql, holder: str, until: float) -> dict[str, JobStatus]:
+    """Renew all that *holder* holds; how these jobs stand, by id."""
     renewed = sql.rows(
         "UPDATE jobs SET lease_until = :until WHERE lease_holder IS NOT NULL"
-        " AND lease_holder = :holder RETURNING id",
+        " AND lease_holder = :holder RETURNING id, status",
         until=until,
         holder=holder,
     )
-    return frozenset(row["id"] for row in renewed)
+    return {row["id"]: JobStatus(row["status"]) for row in renewed}
 
 
 def claims_of(rows: Iterable[Row]) -> tuple[Claim, ...]:

@@ -32,9 +32,11 @@ class Database:
     begin_write: str
     now: Clock = time.time
 
-    async def do(self, work: Callable[[Sql], Result]) -> Result:
+    async def do(
+        self, work: Callable[[Sql], Result], then: Callable[[Result], None] | None = None
+    ) -> Result:
         """A hot write; see `SqlThread.do`."""
-        return await self.writer.do(work)
+        return await self.writer.do(work, then)
 
     async def look(self, work: Callable[[Sql], Result]) -> Result:
         """A hot read, of one moment."""

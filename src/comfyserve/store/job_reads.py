@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Final
 
 from comfyserve.events import NumberedEvent
-from comfyserve.jobs import JobRecord
+from comfyserve.jobs import JobRecord, JobStatus
 from comfyserve.refusals import NotFound
 from comfyserve.store import tables
 from comfyserve.store.dialects import Sql
+from comfyserve.store.queue_places import places
 from comfyserve.store.rows import job_of, load_event, output_of
 
 TOLD: Final = tuple(
@@ -41,6 +42,14 @@ def get(sql: Sql, job_id: str, owner: str | None, now: float) -> JobRecord:
     return job_of(row, tuple(output_of(output) for output in outputs))
 
 
+def standing(sql: Sql, job_id: str, owner: str | None, now: float) -> tuple[JobRecord, int | None]:
+    """The job and its place in the queue, if it is queued. Raises `NotFound`."""
+    record = get(sql, job_id, owner, now)
+    if record.status is not JobStatus.QUEUED:
+        return record, None
+    return record, places(sql, [job_id]).get(job_id)
+
+
 def events(sql: Sql, job_id: str, after: int, limit: int) -> tuple[NumberedEvent, ...]:
     """The events after number *after*, in order."""
     rows = sql.rows(
@@ -50,3 +59,12 @@ def events(sql: Sql, job_id: str, after: int, limit: int) -> tuple[NumberedEvent
         limit=limit,
     )
     return tuple(load_event(row["body"]) for row in rows)
+
+
+def next_queue_deadline(sql: Sql) -> float | None:
+    """When the first of those that wait is to be given up; None where none ever is."""
+    row = sql.row(
+        f"SELECT queue_deadline FROM jobs WHERE {tables.WAITS} AND queue_deadline IS NOT NULL"
+        " ORDER BY queue_deadline LIMIT 1"
+    )
+    return None if row is None else float(row["queue_deadline"])

@@ -58,7 +58,13 @@ def finish(
 
 
 def requeue(
-    sql: Sql, lease: Lease, counts: bool, note: str | None, now: float
+    sql: Sql,
+    lease: Lease,
+    counts: bool,
+    note: str | None,
+    queue_deadline: float | None,
+    expires_at: float | None,
+    now: float,
 ) -> tuple[NumberedEvent, ...]:
     """Give a held job back to the queue, or end it if it was to be canceled."""
     row = _held_row(sql, lease)
@@ -67,10 +73,12 @@ def requeue(
         events.append(Noted(lease.job_id, "warning", note))
     if row["status"] == JobStatus.CANCELING:
         end = StatusChanged(lease.job_id, JobStatus.CANCELED)
-        _end(sql, lease.job_id, end, now)
+        _end(sql, lease.job_id, end, now, expires_at=expires_at)
         return append(sql, lease.job_id, row["last_event"], [*events, end], now)
     if row["status"] == JobStatus.RUNNING:
         events.append(StatusChanged(lease.job_id, JobStatus.QUEUED))
+    else:
+        queue_deadline = None
     if not counts:
         sql.change(
             "DELETE FROM job_attempts WHERE job_id = :id AND number = :number",
@@ -79,14 +87,18 @@ def requeue(
         )
     sql.change(
         "UPDATE jobs SET status = 'queued', started_at = NULL, lease_holder = NULL,"
-        " lease_until = NULL, attempts = :attempts WHERE id = :id",
+        " lease_until = NULL, attempts = :attempts,"
+        " queue_deadline = coalesce(:deadline, queue_deadline) WHERE id = :id",
+        deadline=queue_deadline,
         attempts=row["attempts"] if counts else row["attempts"] - 1,
         id=lease.job_id,
     )
     return append(sql, lease.job_id, row["last_event"], events, now)
 
 
-def cancel(sql: Sql, job_id: str, owner: str | None, now: float) -> Cancellation:
+def cancel(
+    sql: Sql, job_id: str, owner: str | None, expires_at: float | None, now: float
+) -> Cancellation:
     """A waiting job ends at once; a running one is to be stopped by who holds it."""
     row = sql.row("SELECT * FROM jobs WHERE id = :id", id=job_id)
     if row is None or (owner is not None and row["owner"] != owner):
@@ -94,7 +106,7 @@ def cancel(sql: Sql, job_id: str, owner: str | None, now: float) -> Cancellation
     status, lease = JobStatus(row["status"]), lease_of(row)
     if status is JobStatus.QUEUED:
         end = StatusChanged(job_id, JobStatus.CANCELED)
-        _end(sql, job_id, end, now)
+        _end(sql, job_id, end, now, expires_at=expires_at)
         return Cancellation(end.status, append(sql, job_id, row["last_event"], [end], now), lease)
     if status is JobStatus.RUNNING:
         told = StatusChanged(job_id, JobStatus.CANCELING)
@@ -104,7 +116,9 @@ def cancel(sql: Sql, job_id: str, owner: str | None, now: float) -> Cancellation
     return Cancellation(status, (), lease)
 
 
-def expire_waiting(sql: Sql, most: int, now: float) -> tuple[NumberedEvent, ...]:
+def expire_waiting(
+    sql: Sql, most: int, expires_at: float | None, now: float
+) -> tuple[NumberedEvent, ...]:
     """End the jobs whose deadline passed before anybody took them."""
     late = sql.rows(
         f"SELECT id, last_event FROM jobs WHERE {WAITS} AND queue_deadline IS NOT NULL"
@@ -115,7 +129,7 @@ def expire_waiting(sql: Sql, most: int, now: float) -> tuple[NumberedEvent, ...]
     events: list[NumberedEvent] = []
     for row in late:
         end = StatusChanged(row["id"], JobStatus.EXPIRED)
-        _end(sql, row["id"], end, now)
+        _end(sql, row["id"], end, now, expires_at=expires_at)
         events.extend(append(sql, row["id"], row["last_event"], [end], now))
     return tuple(events)
 
@@ -240,15 +254,16 @@ def _keep_output(sql: Sql, row: Row, output: Output, seq: int, now: float) -> Ou
     return replace(output, id=asset_id)
 
 
-def keep_blob(sql: Sql, hash: str, size_bytes: int, now: float) -> None:
-    """Note that bytes are kept, so that something can refer to them."""
-    sql.change(
+def keep_blob(sql: Sql, hash: str, size_bytes: int, now: float) -> bool:
+    """Note that bytes are kept, so that something can refer to them; says whether that is new."""
+    added = sql.change(
         "INSERT INTO blobs (hash, size_bytes, created_at) VALUES (:hash, :size, :now)"
         " ON CONFLICT (hash) DO NOTHING",
         hash=hash,
         size=size_bytes,
         now=now,
     )
+    return added > 0
 
 
 def _end(

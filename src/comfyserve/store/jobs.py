@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from comfyserve.events import NumberedEvent, StatusChanged
@@ -22,8 +22,9 @@ from comfyserve.jobs import (
     Submission,
 )
 from comfyserve.refusals import JobUnfinished, NotFound
-from comfyserve.store import claims, job_reads, job_writes, submissions, tables
+from comfyserve.store import claims, job_reads, job_writes, queue_places, submissions, tables
 from comfyserve.store.database import Database
+from comfyserve.store.dialects import Sql
 from comfyserve.store.job_writes import Cancellation
 from comfyserve.store.rows import Page, job_of, output_of, page_of, read_cursor
 from comfyserve.store.submissions import UsedKey
@@ -38,12 +39,21 @@ class Jobs:
     """Everything that can be done with kept jobs.
 
     What writes says what it told: the events as they were numbered and kept, for those who follow
-    live. Where an *owner* is given, jobs of others are not there. A job that is over is not there
-    either once its ``expires_at`` is past. All raise `StoreUnavailable` where the database fails.
+    live; `tell_to` has them all. Where an *owner* is given, jobs of others are not there. A job
+    that is over is not there either once its ``expires_at`` is past. All raise `StoreUnavailable`
+    where the database fails.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._told: Callable[[tuple[NumberedEvent, ...]], None] | None = None
+
+    def tell_to(self, told: Callable[[tuple[NumberedEvent, ...]], None]) -> None:
+        """From now on call *told* with all events that are kept, in the order of their numbers.
+
+        It is called before who wrote them goes on, and also where that one was canceled.
+        """
+        self._told = told
 
     async def submit(
         self, job: Submission, *, most_waiting: int | None = None, key: UsedKey | None = None
@@ -54,9 +64,7 @@ class Jobs:
         where bytes that it needs are not kept; the key is then still good.
         """
         now = self._database.now()
-        return await self._database.do(
-            lambda sql: submissions.submit(sql, job, now, most_waiting, key)
-        )
+        return await self._write(lambda sql: submissions.submit(sql, job, now, most_waiting, key))
 
     async def claim(
         self,
@@ -87,8 +95,8 @@ class Jobs:
             )
         )
 
-    async def heartbeat(self, holder: str, *, lease: float) -> frozenset[str]:
-        """Hold all that *holder* holds for *lease* seconds from now; the ids of these jobs."""
+    async def heartbeat(self, holder: str, *, lease: float) -> Mapping[str, JobStatus]:
+        """Hold all that *holder* holds for *lease* seconds from now; how these jobs stand."""
         until = self._database.now() + lease
         return await self._database.do(lambda sql: claims.heartbeat(sql, holder, until))
 
@@ -107,7 +115,7 @@ class Jobs:
         `LeaseLost`, and `IllegalMove` for a status that the job cannot take.
         """
         now, told = self._database.now(), tuple(events)
-        return await self._database.do(lambda sql: job_writes.record(sql, lease, told, now))
+        return await self._write(lambda sql: job_writes.record(sql, lease, told, now))
 
     async def finish(
         self,
@@ -123,37 +131,65 @@ class Jobs:
         *expires_at* is then that of the job and its outputs. Raises like `record`.
         """
         now, told = self._database.now(), tuple(events)
-        return await self._database.do(
+        return await self._write(
             lambda sql: job_writes.finish(sql, lease, told, end, progress, expires_at, now)
         )
 
     async def requeue(
-        self, lease: Lease, *, counts: bool = True, note: str | None = None
+        self,
+        lease: Lease,
+        *,
+        counts: bool = True,
+        note: str | None = None,
+        queue_deadline: float | None = None,
+        expires_at: float | None = None,
     ) -> tuple[NumberedEvent, ...]:
         """Give a held job back to the queue, in its old place; one to be canceled is canceled.
 
         With *counts* false the attempt never was, which is only true of a job that certainly
-        reached no backend. Raises `LeaseLost`.
+        reached no backend. *queue_deadline* is the new one of a job that ran, as it was begun in
+        time; *expires_at* that of a job which is canceled. Raises `LeaseLost`.
+        """
+        now = self._database.now()
+        return await self._write(
+            lambda sql: job_writes.requeue(
+                sql, lease, counts, note, queue_deadline, expires_at, now
+            )
+        )
+
+    async def cancel(
+        self, job_id: str, owner: str | None = None, *, expires_at: float | None = None
+    ) -> Cancellation:
+        """End a waiting job; have a running one stopped; leave one that is over as it is.
+
+        *expires_at* is then that of a job that ends. Raises `NotFound`.
         """
         now = self._database.now()
         return await self._database.do(
-            lambda sql: job_writes.requeue(sql, lease, counts, note, now)
+            lambda sql: job_writes.cancel(sql, job_id, owner, expires_at, now),
+            lambda cancellation: self._tell(cancellation.events),
         )
 
-    async def cancel(self, job_id: str, owner: str | None = None) -> Cancellation:
-        """End a waiting job; have a running one stopped; leave one that is over as it is."""
-        now = self._database.now()
-        return await self._database.do(lambda sql: job_writes.cancel(sql, job_id, owner, now))
-
-    async def expire_waiting(self, most: int = _MOST_AT_ONCE) -> tuple[NumberedEvent, ...]:
+    async def expire_waiting(
+        self, most: int = _MOST_AT_ONCE, *, expires_at: float | None = None
+    ) -> tuple[NumberedEvent, ...]:
         """End jobs that waited past their ``queue_deadline``, at most that many."""
         now = self._database.now()
-        return await self._database.do(lambda sql: job_writes.expire_waiting(sql, most, now))
+        return await self._write(lambda sql: job_writes.expire_waiting(sql, most, expires_at, now))
+
+    async def next_queue_deadline(self) -> float | None:
+        """The first ``queue_deadline`` of those that wait, past or to come; None without any."""
+        return await self._database.look(job_reads.next_queue_deadline)
 
     async def get(self, job_id: str, owner: str | None = None) -> JobRecord:
         """The job. Raises `NotFound`."""
         now = self._database.now()
         return await self._database.look(lambda sql: job_reads.get(sql, job_id, owner, now))
+
+    async def standing(self, job_id: str, owner: str | None = None) -> tuple[JobRecord, int | None]:
+        """The job and its place in the queue, of one moment. Raises `NotFound`."""
+        now = self._database.now()
+        return await self._database.look(lambda sql: job_reads.standing(sql, job_id, owner, now))
 
     async def graph(self, job_id: str, owner: str | None = None) -> Graph:
         """The graph that the job runs. Raises `NotFound`."""
@@ -220,24 +256,18 @@ class Jobs:
         return 0 if row is None else int(row["n"])
 
     async def queue_position(self, job_id: str) -> int | None:
-        """The job's place among those that wait in its pool, from 1; None if it does not wait."""
-        own = tables.jobs.alias("own")
-        place = tuple_(_JOBS.rank, _JOBS.turn, _JOBS.number)
-        here = and_(
-            own.c.id == job_id,
-            own.c.status == str(JobStatus.QUEUED),
-            own.c.lease_holder.is_(None),
-        )
-        mine = select(own.c.pool, own.c.rank, own.c.turn, own.c.number).where(here)
-        if (row := await self._database.row(mine)) is None:
-            return None
-        ahead = select(func.count().label("n")).where(
-            text(tables.WAITS),
-            _JOBS.pool == row["pool"],
-            place <= tuple_(row["rank"], row["turn"], row["number"]),
-        )
-        counted = await self._database.row(ahead)
-        return None if counted is None or not counted["n"] else int(counted["n"])
+        """The job's place among those in its pool that do not run yet, from 1.
+
+        Those that somebody took already come first. None if it is not queued.
+        """
+        return (await self.queue_positions([job_id])).get(job_id)
+
+    async def queue_positions(self, job_ids: Sequence[str]) -> Mapping[str, int]:
+        """The places of all those of these jobs that are queued, of one moment.
+
+        Costs little more for a thousand jobs than for the one that waits the longest.
+        """
+        return await self._database.look(lambda sql: queue_places.places(sql, job_ids))
 
     async def expired(self, before: float, limit: int = _MOST_AT_ONCE) -> tuple[str, ...]:
         """The ids of jobs that are over and whose ``expires_at`` is before that time."""
@@ -263,6 +293,15 @@ class Jobs:
                 raise JobUnfinished(job_id, row["status"])
             await connection.execute(delete(tables.assets).where(tables.assets.c.job_id == job_id))
             await connection.execute(delete(tables.jobs).where(_JOBS.id == job_id))
+
+    async def _write(
+        self, work: Callable[[Sql], tuple[NumberedEvent, ...]]
+    ) -> tuple[NumberedEvent, ...]:
+        return await self._database.do(work, self._tell)
+
+    def _tell(self, events: tuple[NumberedEvent, ...]) -> None:
+        if self._told is not None and events:
+            self._told(events)
 
     def _is_there(self, job_id: str, owner: str | None) -> ColumnElement[bool]:
         there = and_(_JOBS.id == job_id, self._is_not_past())

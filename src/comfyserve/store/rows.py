@@ -75,13 +75,12 @@ def load_files(text: str) -> tuple[JobFile, ...]:
 
 def _file(document: Mapping[str, Any]) -> JobFile:
     mask_of = document["mask_of"]
-    targets = tuple((node_id, name) for node_id, name in document["targets"])
     return JobFile(
-        targets,
+        tuple(tuple(path) for path in document["targets"]),
         document["hash"],
         document["name"],
         document["asset_id"],
-        None if mask_of is None else (mask_of[0], mask_of[1]),
+        None if mask_of is None else tuple(mask_of),
     )
 
 
@@ -125,6 +124,7 @@ def job_of(row: Row, outputs: tuple[Output, ...] = ()) -> JobRecord:
         expires_at=row["expires_at"],
         last_event=row["last_event"],
         outputs=outputs,
+        has_extra_data=bool(row["has_extra_data"]),
     )
 
 

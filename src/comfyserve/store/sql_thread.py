@@ -60,13 +60,19 @@ class SqlThread:
         self._asked.put(None)
         await asyncio.shield(asyncio.to_thread(self._thread.join))
 
-    async def do(self, work: Callable[[Sql], Result]) -> Result:
-        """The result of *work*, once what it wrote lasts."""
+    async def do(
+        self, work: Callable[[Sql], Result], then: Callable[[Result], None] | None = None
+    ) -> Result:
+        """The result of *work*, once what it wrote lasts.
+
+        *then* is called with it before, in the order in which work was done, and also where who
+        asked was canceled meanwhile.
+        """
         async with self._room:
             if self._closed:
                 raise StoreUnavailable(self._name, "it was closed")
             done: asyncio.Future[Result] = self._loop.create_future()
-            self._asked.put(_Request(work, done))
+            self._asked.put(_Request(work, done, then))
             return await done
 
     def _run(self) -> None:
@@ -140,15 +146,27 @@ class SqlThread:
 class _Request:
     work: Callable[[Sql], Any]
     done: asyncio.Future[Any]
+    then: Callable[[Any], None] | None = None
     result: Any = None
     error: Exception | None = None
 
 
 def _resolve(batch: list[_Request]) -> None:
     for request in batch:
+        if request.error is None and request.then is not None:
+            _call(request.then, request.result)
         if request.done.done():
             continue
         if request.error is not None:
             request.done.set_exception(request.error)
         else:
             request.done.set_result(request.result)
+
+
+def _call(then: Callable[[Any], None], result: Any) -> None:
+    """What goes wrong there must not keep others from their results."""
+    try:
+        then(result)
+    except Exception as error:
+        told = {"message": "what was kept could not be told", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(told)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -18,6 +19,7 @@ from comfyserve.refusals import StoreUnavailable
 from comfyserve.store.assets import Assets
 from comfyserve.store.database import Clock, Database
 from comfyserve.store.dialects import SQLITE, connect_sqlite, sqlite_engine
+from comfyserve.store.facts import Facts
 from comfyserve.store.folder_lock import locked
 from comfyserve.store.idempotency import IdempotencyKeys
 from comfyserve.store.jobs import Jobs
@@ -29,11 +31,16 @@ DATABASE_NAME: Final = "comfyserve.db"
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Jobs, assets and idempotency keys that last; see `Store.open`."""
+    """Jobs, assets, idempotency keys and facts that last; see `Store.open`."""
 
     jobs: Jobs
     assets: Assets
     idempotency: IdempotencyKeys
+    facts: Facts
+
+    async def identity(self) -> str:
+        """A random UUID that this database has for ever, and no other."""
+        return await self.facts.settle("identity", str(uuid4()))
 
     @classmethod
     @asynccontextmanager
@@ -48,7 +55,9 @@ class Store:
         path = folder / DATABASE_NAME
         with locked(folder):
             async with _open_database(path, busy_timeout, clock) as database:
-                yield cls(Jobs(database), Assets(database), IdempotencyKeys(database))
+                yield cls(
+                    Jobs(database), Assets(database), IdempotencyKeys(database), Facts(database)
+                )
 
 
 @asynccontextmanager

@@ -38,9 +38,9 @@ def submit(
     sql.change(
         "INSERT INTO jobs (id, owner, workflow, graph, files, seeds, inputs, metadata, status,"
         " pool, model, rank, turn, queue_deadline, attempts, claims, last_event, outputs_reused,"
-        " created_at, expires_at) VALUES (:id, :owner, :workflow, :graph, :files, :seeds, :inputs,"
-        " :metadata, 'queued', :pool, :model, :rank, :turn, :queue_deadline, 0, 0, 0, :reused,"
-        " :now, :expires_at)",
+        " has_extra_data, created_at, expires_at) VALUES (:id, :owner, :workflow, :graph, :files,"
+        " :seeds, :inputs, :metadata, 'queued', :pool, :model, :rank, :turn, :queue_deadline,"
+        " 0, 0, 0, :reused, :has_extra_data, :now, :expires_at)",
         id=job.id,
         owner=job.owner,
         workflow=job.workflow,
@@ -55,6 +55,7 @@ def submit(
         turn=_take_turn(sql, job),
         queue_deadline=job.queue_deadline,
         reused=False,
+        has_extra_data=job.has_extra_data,
         now=now,
         expires_at=job.expires_at,
     )

@@ -58,6 +58,7 @@ jobs = Table(
     Column("error", Text),
     Column("outputs_reused", Boolean, nullable=False),
     Column("timings", Text),
+    Column("has_extra_data", Boolean, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("started_at", Double),
     Column("completed_at", Double),
@@ -191,3 +192,10 @@ idempotency_keys = Table(
     Column("expires_at", Double, nullable=False),
 )
 Index("idempotency_keys_expiry", idempotency_keys.c.expires_at)
+
+facts = Table(
+    "facts",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)

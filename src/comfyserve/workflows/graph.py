@@ -10,17 +10,21 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
-from comfyserve.assets import HEAD_SIZE, content_type
+from comfyserve.assets import HEAD_SIZE, InputPath, content_type
 from comfyserve.errors import GraphInvalid, WorkflowUnreadable, did_you_mean
+from comfyserve.workflows.paths import found_at
 
 Graph = Mapping[str, Any]
 """A workflow in ComfyUI's API format: node id -> ``{"class_type", "inputs"}``."""
 
 Address = tuple[str, str]
 """One input of one node: ``(node id, input name)``; written ``3.cfg``."""
+
+SomePath = TypeVar("SomePath", bound=InputPath)
 
 MAX_BYTES = 64 * 2**20
 MAX_NODES = 20_000
@@ -140,17 +144,31 @@ def upstream(nodes: Mapping[str, Node], starts: Iterable[str]) -> dict[str, int]
     return depths
 
 
-def with_inputs(graph: Graph, values: Mapping[Address, object]) -> Graph:
-    """A copy of *graph* in which the inputs at the addresses have these values.
+def with_inputs(graph: Graph, values: Mapping[SomePath, object]) -> Graph:
+    """A copy of *graph* in which there are these values at the addresses, or deeper paths.
 
-    Raises `GraphInvalid` for an address whose node is not there.
+    Raises `GraphInvalid` for a path that leads nowhere.
     """
-    copy = {node_id: {**entry, "inputs": dict(entry["inputs"])} for node_id, entry in graph.items()}
-    for (node_id, name), value in values.items():
-        if node_id not in copy:
-            raise GraphInvalid(f"there is no node {node_id} whose {name} could be set", node_id)
-        copy[node_id]["inputs"][name] = value
+    copy, own = {node_id: _copied(entry) for node_id, entry in graph.items()}, set[InputPath]()
+    for path, value in values.items():
+        node_id, name, *deeper = path
+        if not isinstance(node_id, str) or node_id not in copy:
+            problem = f"there is no node {node_id} whose {name} could be set"
+            raise GraphInvalid(problem, str(node_id))
+        inputs = copy[node_id]["inputs"]
+        if deeper and path[:2] not in own and name in inputs:
+            inputs[name] = deepcopy(inputs[name])
+            own.add(path[:2])
+        holder = found_at(inputs, path[1:-1], path)
+        if deeper:
+            found_at(holder, path[-1:], path)
+        holder[path[-1]] = value
     return copy
+
+
+def _copied(entry: Any) -> Any:
+    inputs = entry.get("inputs") if isinstance(entry, Mapping) else None
+    return {**entry, "inputs": dict(inputs)} if isinstance(inputs, Mapping) else entry
 
 
 def _node(node_id: str, entry: Mapping[str, Any]) -> Node:

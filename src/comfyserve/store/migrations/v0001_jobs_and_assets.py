@@ -19,6 +19,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("hash"),
     )
     op.create_table(
+        "facts",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
         "idempotency_keys",
         sa.Column("owner", sa.Text(), nullable=False),
         sa.Column("route", sa.Text(), nullable=False),
@@ -58,6 +64,7 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("outputs_reused", sa.Boolean(), nullable=False),
         sa.Column("timings", sa.Text(), nullable=True),
+        sa.Column("has_extra_data", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("started_at", sa.Double(), nullable=True),
         sa.Column("completed_at", sa.Double(), nullable=True),

@@ -10,15 +10,15 @@ Paths in the file are relative to the file's folder.
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
 from comfyserve.errors import did_you_mean
 from comfyserve.refusals import SettingsInvalid
+from comfyserve.settings import values
 
 PREFIX: Final = "COMFYSERVE_"
 FILE_NAME: Final = "comfyserve.toml"
@@ -26,27 +26,29 @@ FILE_NAME: Final = "comfyserve.toml"
 # Told in the environment too, but no settings of a server: who calls one reads them.
 _OTHERS: Final = frozenset({"server", "token"})
 
-_UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-_SIZES: Final = {
-    "": 1,
-    "b": 1,
-    "k": 10**3,
-    "kb": 10**3,
-    "kib": 2**10,
-    "m": 10**6,
-    "mb": 10**6,
-    "mib": 2**20,
-    "g": 10**9,
-    "gb": 10**9,
-    "gib": 2**30,
-    "t": 10**12,
-    "tb": 10**12,
-    "tib": 2**40,
-}
+
+def _told(
+    kind: str,
+    help: str,
+    least: float = 0,
+    most: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Mapping[str, object]:
+    return {"kind": kind, "help": help, "least": least, "most": most, "choices": choices}
 
 
-def _told(kind: str, help: str, least: float = 0) -> Mapping[str, object]:
-    return {"kind": kind, "help": help, "least": least}
+@dataclass(frozen=True, slots=True)
+class BackendSettings:
+    """One ComfyUI: its address, and what opens its door.
+
+    In the file it is a table: ``[[backends]]`` with `url`, and perhaps `headers`, `token` and
+    `verify_tls`. Elsewhere its address is enough.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    token: str | None = field(default=None, repr=False)
+    verify_tls: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,47 @@ class Settings:
     data: Path = field(
         default=Path(".comfyserve"),
         metadata=_told("path", "The folder that jobs, assets and all else is kept in."),
+    )
+    host: str = field(
+        default="127.0.0.1",
+        metadata=_told("host", "The address to listen on; the default is this machine's own."),
+    )
+    port: int = field(
+        default=8189,
+        metadata=_told("count", "The port to listen on; 0 takes a free one.", 0, 65535),
+    )
+    backends: tuple[BackendSettings, ...] = field(
+        default=(),
+        metadata=_told("backends", "The ComfyUI servers that run the jobs."),
+    )
+    insecure: bool = field(
+        default=False,
+        metadata=_told("flag", "Listen where others reach it, though nothing asks for a key."),
+    )
+    public_url: str | None = field(
+        default=None,
+        metadata=_told("url", "The address that callers know this server by."),
+    )
+    trusted_proxies: tuple[str, ...] = field(
+        default=(),
+        metadata=_told("networks", "The addresses whose forwarded headers are believed."),
+    )
+    allow_origins: tuple[str, ...] = field(
+        default=(),
+        metadata=_told("origins", "The sites whose pages may use this server."),
+    )
+    allow_hosts: tuple[str, ...] = field(
+        default=(),
+        metadata=_told(
+            "hosts",
+            "The names it may be asked by, besides this machine's, `host` and `public_url`.",
+        ),
+    )
+    body_cap: int = field(
+        default=32 * 2**20, metadata=_told("size", "How large a JSON body may be.", 1024)
+    )
+    max_streams: int = field(
+        default=256, metadata=_told("count", "How many event streams a caller may have open.", 1)
     )
     retention: float = field(
         default=7 * 86400.0,
@@ -116,6 +159,25 @@ class Settings:
         default=3600.0,
         metadata=_told("duration", "How long bytes that nothing refers to are kept."),
     )
+    grace: float = field(
+        default=30.0,
+        metadata=_told("duration", "How long running jobs may take to end when it is stopped."),
+    )
+    keep_temp: bool = field(
+        default=False,
+        metadata=_told("flag", "Keep temporary outputs though a job has others."),
+    )
+    log_level: str = field(
+        default="info",
+        metadata=_told(
+            "choice",
+            "The least that is worth a line: `debug`, `info`, `warning` or `error`.",
+            choices=("debug", "info", "warning", "error"),
+        ),
+    )
+    log_json: bool = field(
+        default=False, metadata=_told("flag", "Write each line of the log as a JSON document.")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +217,7 @@ def load(
     Raises `SettingsInvalid` with everything that is wrong.
     """
     problems: list[str] = []
-    values: dict[str, object] = {}
+    read: dict[str, object] = {}
     for source, found in _sources(file, environment or {}, flags or {}, problems):
         for name, given in found.items():
             known = _KNOWN.get(name)
@@ -164,16 +226,22 @@ def load(
                 problems.append(f"{source} has {name!r}, which is no setting.{hint}")
                 continue
             try:
-                values[name] = _read(given, known.kind, _LEAST[name], known.default is None)
+                read[name] = _read(given, _FIELDS[name])
             except (ValueError, OverflowError) as error:
-                problems.append(f"{source}: {name} is {given!r}, but {error}.")
+                seen = "" if known.kind == "backends" else f" is {given!r}, but"
+                problems.append(f"{source}: {name}{seen or ':'} {_ended(error)}")
     if problems:
         raise SettingsInvalid(problems)
-    return Settings(**_beside(file, values, flags or {}, environment or {}))
+    return Settings(**_beside(file, read, flags or {}, environment or {}))
 
 
 _KNOWN: Final = {one.name: one for one in described()}
-_LEAST: Final[Mapping[str, float]] = {one.name: one.metadata["least"] for one in fields(Settings)}
+_FIELDS: Final = {one.name: one for one in fields(Settings)}
+
+
+def _ended(error: Exception) -> str:
+    sentence = str(error)
+    return sentence if sentence.endswith("?") else f"{sentence}."
 
 
 def _sources(
@@ -211,62 +279,79 @@ def _read_file(file: Path, problems: list[str]) -> Mapping[str, object]:
 
 def _beside(
     file: Path | None,
-    values: dict[str, object],
+    read: dict[str, object],
     flags: Mapping[str, object],
     environment: Mapping[str, str],
 ) -> dict[str, Any]:
     """The values, with a path that came from the file made relative to the file's folder."""
     elsewhere = flags.get("data") is not None or f"{PREFIX}DATA" in environment
-    data = values.get("data")
+    data = read.get("data")
     if file is not None and isinstance(data, Path) and not elsewhere:
-        return {**values, "data": file.parent / data}
-    return values
+        return {**read, "data": file.parent / data}
+    return read
 
 
-def _read(given: object, kind: str, least: float, may_be_none: bool) -> object:
-    if may_be_none and isinstance(given, str) and given.strip().lower() == "none":
+def _read(given: object, one: Field[Any]) -> object:
+    if one.default is None and isinstance(given, str) and given.strip().lower() == "none":
         return None
-    match kind:
+    match one.metadata["kind"]:
         case "path":
-            return _path(given)
+            return values.path(given)
         case "duration":
-            return _at_least(_amount(given, _UNITS, "a duration such as 30s, 5m, 12h or 7d"), least)
+            return _within(values.duration(given), one)
         case "size":
-            return int(_at_least(_amount(given, _SIZES, "a size such as 500 MB or 20 GiB"), least))
+            return int(_within(values.size(given), one))
+        case "count":
+            return int(_within(values.count(given), one))
+        case "flag":
+            return values.flag(given)
+        case "choice":
+            return values.choice(given, one.metadata["choices"])
+        case "host":
+            return values.host(given)
+        case "url":
+            return values.url(given)
+        case "networks":
+            return values.each(given, values.network)
+        case "origins":
+            return values.each(given, values.origin)
+        case "hosts":
+            return values.each(given, values.allowed_host)
         case _:
-            return int(_at_least(_whole(given), least))
+            return _backends(given)
 
 
-def _path(given: object) -> Path:
-    if isinstance(given, Path):
-        return given
-    if not isinstance(given, str) or not given.strip() or "\0" in given:
-        raise ValueError("a folder is needed")
-    return Path(given).expanduser()
-
-
-def _whole(given: object) -> float:
-    number = _amount(given, {"": 1}, "a whole number")
-    if number != int(number):
-        raise ValueError("a whole number is needed")
-    return number
-
-
-def _amount(given: object, units: Mapping[str, int], wanted: str) -> float:
-    if isinstance(given, int | float) and not isinstance(given, bool):
-        number, factor = float(given), 1
-    else:
-        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", str(given), re.ASCII)
-        unit = found[2].lower() if found else ""
-        if found is None or (unit and unit not in units) or isinstance(given, bool):
-            raise ValueError(f"{wanted} is needed")
-        number, factor = float(found[1]), units.get(unit, 1)
-    if number != number or number in (float("inf"), float("-inf")):
-        raise ValueError(f"{wanted} is needed")
-    return number * factor
-
-
-def _at_least(number: float, least: float) -> float:
+def _within(number: float, one: Field[Any]) -> float:
+    least, most = one.metadata["least"], one.metadata["most"]
     if number < least:
         raise ValueError(f"it must be at least {least:g}")
+    if most is not None and number > most:
+        raise ValueError(f"it must be at most {most:g}")
     return number
+
+
+def _backends(given: object) -> tuple[BackendSettings, ...]:
+    """Tables of the file, or addresses; no message repeats them, for they may hold secrets."""
+    if isinstance(given, list | tuple) and any(isinstance(one, Mapping) for one in given):
+        backends = tuple(_backend(one) for one in given)
+    else:
+        backends = tuple(BackendSettings(one) for one in values.each(given, values.backend_url))
+    if len({one.url for one in backends}) < len(backends):
+        raise ValueError("each address may be there once")
+    return backends
+
+
+def _backend(given: object) -> BackendSettings:
+    if not isinstance(given, Mapping):
+        return BackendSettings(values.backend_url(given))
+    known = [one.name for one in fields(BackendSettings)]
+    for name in given:
+        if name not in known:
+            hint = did_you_mean(str(name), known)
+            raise ValueError(f"a backend has no {name!r}.{hint}")
+    return BackendSettings(
+        values.backend_url(given.get("url", "")),
+        values.headers(given.get("headers", {})),
+        None if given.get("token") is None else values.text(given["token"]),
+        values.flag(given.get("verify_tls", True)),
+    )

@@ -1,0 +1,139 @@
+"""The application behind a listening socket, from its first request to its last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Generator
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from comfyserve.events import NumberedEvent
+from comfyserve.host import Host, open_host
+from comfyserve.server import guards, logs
+from comfyserve.server.app import create_app
+from comfyserve.server.metrics import Metrics
+from comfyserve.server.streams import HANG_UP
+from comfyserve.settings import Settings
+
+_KEPT_ALIVE: Final = 75
+"""Seconds that a silent connection stays open between two requests."""
+
+_LAST_ANSWERS_WITHIN: Final = 3
+"""Seconds that requests may still take once jobs and streams have ended."""
+
+
+def prepare(settings: Settings) -> None:
+    """Begin to log. Raises `AddressUnsafe`."""
+    guards.refuse_unsafe(settings)
+    logs.set_up(settings.log_level, as_json=settings.log_json)
+
+
+async def answer(
+    settings: Settings, listener: socket.socket, ready: Callable[[], None], stop: asyncio.Event
+) -> None:
+    """Answer what comes to *listener* until *stop* is set; *ready* is called once it does.
+
+    Then running jobs get the grace period, while requests are still answered. Raises what
+    `open_host` raises.
+    """
+    app = create_app(_opener(settings), settings)
+    # Not left to the web server, which would only log what is wrong and end.
+    async with app.router.lifespan_context(app):
+        web = web_server_of(app, ready)
+        async with asyncio.TaskGroup() as tasks:
+            stopping = tasks.create_task(_stop(web, app.state.host, stop), name="stop")
+            await web.serve(sockets=[listener])
+            stopping.cancel()
+
+
+async def _stop(web: uvicorn.Server, host: Host, stop: asyncio.Event) -> None:
+    await stop.wait()
+    await host.stop()
+    web.should_exit = True
+
+
+def _opener(settings: Settings) -> Callable[[Metrics], AbstractAsyncContextManager[Host]]:
+    def open_counted(metrics: Metrics) -> AbstractAsyncContextManager[Host]:
+        def watch(event: NumberedEvent) -> None:
+            metrics.watch(event)
+            logs.watch(event)
+
+        return open_host(settings, watch=watch)
+
+    return open_counted
+
+
+def web_server_of(app: FastAPI, ready: Callable[[], None]) -> uvicorn.Server:
+    """The web server for the app; it leaves signals and the app's lifespan to its caller."""
+    return _WebServer(
+        uvicorn.Config(
+            app,
+            http=_protocol(),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=_KEPT_ALIVE,
+            timeout_graceful_shutdown=_LAST_ANSWERS_WITHIN,
+        ),
+        ready,
+    )
+
+
+class _WebServer(uvicorn.Server):
+    """Says when it answers, and leaves signals to us."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def _protocol() -> type[asyncio.Protocol]:
+    """The fastest reader of HTTP that is there, with connections that a stream may cut."""
+    try:
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    except ModuleNotFoundError:  # as on Windows
+        return _slower_protocol()
+
+    class Cuttable(HttpToolsProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.app = _cuttable(self.app, transport)
+
+    return Cuttable
+
+
+def _slower_protocol() -> type[asyncio.Protocol]:
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Cuttable(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.app = _cuttable(self.app, transport)
+
+    return Cuttable
+
+
+def _cuttable(app: Any, transport: asyncio.Transport) -> Any:
+    """The application of one connection, told how to cut it."""
+
+    def told(scope: Any, receive: Any, send: Any) -> Any:
+        scope.setdefault("extensions", {})[HANG_UP] = transport.abort
+        return app(scope, receive, send)
+
+    return told

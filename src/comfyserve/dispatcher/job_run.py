@@ -1,0 +1,460 @@
+"""One job that this process holds: brought to a backend, listened to, written down, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from typing import Final
+
+from comfyserve import execution
+from comfyserve.assets import InputFile, Upload
+from comfyserve.comfy.backend import Running, Waiting
+from comfyserve.comfy.records import HistoryEntry
+from comfyserve.dispatcher import verdicts
+from comfyserve.dispatcher.desk import Desk
+from comfyserve.dispatcher.news import Batch, News
+from comfyserve.errors import BackendError, BackendUnreachable, ComfyServeError, GraphRejected
+from comfyserve.events import NumberedEvent, ProgressMade, StatusChanged
+from comfyserve.execution import Execution
+from comfyserve.fleet import Member
+from comfyserve.jobs import Claim, Job, JobError, JobStatus
+from comfyserve.outputs import Sink
+from comfyserve.refusals import LeaseLost, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+_OBEYS_WITHIN: Final = 10.0
+"""Seconds a backend has to stop a job that ran for too long, before the job ends without it."""
+
+_WITHDRAWAL: Final = 5.0
+"""Seconds to tell a backend that a job is of no use any more."""
+
+
+class JobRun:
+    """What one process does with one job it claimed or took up; `go` does it all.
+
+    *ahead* are those that its backend was given before. *moved* is called when `is_inside` or
+    `is_submitting` may have changed, *lost* when it found that its backend lost it.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        claim: Claim,
+        member: Member,
+        *,
+        is_taken_up: bool,
+        ahead: tuple[JobRun, ...],
+        moved: Callable[[], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self.id = claim.record.id
+        self.is_ending = False
+        self.was_left = False
+        self.was_lost = False
+        self._ahead = ahead
+        self.seconds_inside: float | None = None
+        self._turn = asyncio.Event()
+        self._begun_at = 0.0
+        self._desk = desk
+        self._claim = claim
+        self._member = member
+        self._moved = moved
+        self._lost = lost
+        self._news = News(claim.record.status)
+        self._execution: Execution | None = None
+        self._hearing: asyncio.Task[StatusChanged] | None = None
+        self._cancels: set[asyncio.Task[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._is_taken_up = is_taken_up
+        if is_taken_up:
+            self.begin()
+        self._is_canceling = claim.record.status is JobStatus.CANCELING
+        self._is_timed_out = False
+        self._has_lease = True
+        self._is_done = False
+
+    @property
+    def is_inside(self) -> bool:
+        """The job takes one of the places inside the backend, or is about to."""
+        return not self._is_done and (self._execution is None or not self._execution.has_left)
+
+    @property
+    def is_submitting(self) -> bool:
+        """The backend is about to be asked to run it; one that uploads files may be overtaken."""
+        has_settled = self._execution is not None and self._execution.has_settled
+        is_over = self._is_done or has_settled
+        return self.has_begun and not (is_over or self._is_taken_up or self._claim.files)
+
+    @property
+    def has_begun(self) -> bool:
+        """There is a place for it inside the backend; until then it only waits in our hands."""
+        return self._turn.is_set()
+
+    def begin(self) -> None:
+        """Let it go to the backend."""
+        self._begun_at = time.monotonic()
+        self._turn.set()
+
+    async def go(self) -> None:
+        """Bring the job to its end, or give it back; raises nothing but being canceled."""
+        try:
+            await self._go()
+        except LeaseLost:
+            log.info("A job is not ours any more", extra=self._named)
+            await self._withdraw()
+        except StoreUnavailable as error:
+            self.was_left = True
+            log.error("A job is left as it is for now: %s", error, extra=self._named)
+        except Exception:
+            log.exception("A job failed for a reason of our own", extra=self._named)
+            await self._withdraw()
+            await self._try_to_fail()
+        finally:
+            self._is_done = True
+            self._ahead = ()
+            try:
+                await self._end_tasks()
+            finally:
+                self._moved()
+
+    def heed(self, status: JobStatus) -> None:
+        """Its caller wants it canceled, or it was because nobody knew that it runs."""
+        self._is_canceling = True
+        if status is JobStatus.CANCELED:
+            self._has_lease = False
+        self._stop_execution()
+
+    def lose(self) -> None:
+        """It is somebody else's now; nothing is written of it any more."""
+        self._has_lease = False
+        self._stop_execution()
+
+    def look_around(self) -> None:
+        """Another job was lost with the backend, so ask at once how this one stands."""
+        if self._execution is not None:
+            self._execution.look_around()
+
+    def give_up_unless_sent(self) -> None:
+        """Nothing is begun any more: a job that reached no backend goes back to the queue."""
+        if self._hearing is not None and not self._is_sent:
+            self._hearing.cancel()
+
+    @property
+    def waits_for_backend(self) -> bool:
+        """It was taken up, and its backend does not answer yet."""
+        return self._is_taken_up and self._execution is None
+
+    @property
+    def _is_sent(self) -> bool:
+        """The backend may run it, also when we are gone."""
+        return self._is_taken_up or (self._execution is not None and self._execution.is_sent)
+
+    async def _go(self) -> None:
+        if not self._has_lease:
+            return
+        async with self._desk.blobs.keeping() as sink:
+            self._hearing = hearing = asyncio.create_task(self._hear(sink), name=f"job {self.id}")
+            hearing.add_done_callback(lambda _: self._news.close())
+            await self._write_down()
+            if not hearing.done():
+                # It ends here; its place is free once the backend has let go of it.
+                await self._fail(verdicts.timed_out(self._desk.timeout or 0))
+            await asyncio.wait({hearing})
+            await self._take_end(hearing)
+
+    async def _take_end(self, hearing: asyncio.Task[StatusChanged]) -> None:
+        """Keep how the execution ended, or try again."""
+        if self.is_ending:
+            return
+        if hearing.cancelled():
+            await self._leave_unbegun()
+            return
+        try:
+            end = hearing.result()
+        except (GraphRejected, _ExtraDataLost) as error:
+            await self._fail(verdicts.refusal(error))
+        except BackendError as error:
+            is_refused = isinstance(error, BackendUnreachable) and error.refused
+            why = verdicts.refusal(error)
+            self._suspect(why.message)
+            await self._try_again(why, counts=not is_refused)
+        except StoreUnavailable:
+            raise
+        except ComfyServeError as error:
+            log.error("A job cannot go on: %s", error, extra=self._named)
+            await self._fail(verdicts.refusal(error))
+        else:
+            await self._conclude(end)
+
+    # Hearing
+
+    async def _hear(self, sink: Sink) -> StatusChanged:
+        """Listen to the execution to its end, which is handed back."""
+        await self._turn.wait()
+        if self._is_taken_up:
+            await self._wait_for_backend()
+        self._execution = run = await self._begin(sink)
+        if self._is_taken_up:
+            self._moved()
+        if self._is_canceling:
+            self._stop_execution()
+        async with aclosing(aiter(run)) as events:
+            async for event in events:
+                if isinstance(event, StatusChanged) and event.is_last:
+                    return event
+                self._news.put(event)
+                if self._news.status is JobStatus.RUNNING:
+                    self._watch_the_clock()
+        raise AssertionError("an execution ends with a terminal event")
+
+    async def _wait_for_backend(self) -> None:
+        """Wait for the backend that has the job; where it is to be canceled, not for long."""
+        limit = _OBEYS_WITHIN if self._is_canceling else None
+        try:
+            async with asyncio.timeout(limit):
+                await self._member.wait_until_up()
+        except TimeoutError:
+            raise asyncio.CancelledError from None
+
+    async def _begin(self, sink: Sink) -> Execution:
+        """Take up an attempt that the backend still has; else bring the job there anew."""
+        record, backend = self._claim.record, self._member.backend
+        there = record.prompt_id if self._is_taken_up else await self._earlier_attempt()
+        keep_temp = self._desk.keep_temp
+        job = Job(self.id, self._claim.graph)
+        if there is not None:
+            self._is_taken_up = True
+            return execution.resume(
+                backend, job, sink, prompt_id=there, keep_temp=keep_temp, moved=self._look
+            )
+        extra_data = self._desk.queue.extra_data(self.id)
+        if record.has_extra_data and extra_data is None:
+            raise _ExtraDataLost(self.id)
+        files = tuple(
+            InputFile(
+                file.targets,
+                Upload(file.name, path=self._desk.blobs.path(file.hash), hash=file.hash),
+                file.mask_of,
+            )
+            for file in self._claim.files
+        )
+        job = replace(job, files=files, extra_data=extra_data or {})
+        return execution.run(
+            backend, job, sink, prompt_id=record.prompt_id, keep_temp=keep_temp, moved=self._look
+        )
+
+    async def _earlier_attempt(self) -> str | None:
+        """The prompt_id of an attempt that was believed lost, but is there or went well."""
+        if self._claim.record.attempts == 1 or self.id in self._desk.run_anew:
+            return None
+        for attempt in reversed(await self._desk.queue.attempts(self.id)):
+            if attempt.backend != self._member.name:
+                continue
+            if attempt.prompt_id == self._claim.record.prompt_id:
+                continue
+            found = await self._member.backend.whereabouts(attempt.prompt_id)
+            is_good = isinstance(found, HistoryEntry) and found.completed
+            if is_good or isinstance(found, (Running, Waiting)):
+                return attempt.prompt_id
+        return None
+
+    def _look(self) -> None:
+        """The execution came to the backend, or left it."""
+        has_left = self._execution is not None and self._execution.has_left
+        if has_left and self.seconds_inside is None:
+            self.seconds_inside = time.monotonic() - self._begun_at
+        self._moved()
+
+    def _watch_the_clock(self) -> None:
+        """From when it runs it has so much time, and no longer."""
+        if self._alarm is not None or self._desk.timeout is None:
+            return
+        since = self._claim.record.started_at if self._is_taken_up else None
+        spent = 0.0 if since is None else time.time() - since
+        left = max(0.0, self._desk.timeout - spent)
+        self._alarm = asyncio.get_running_loop().call_later(left, self._time_out)
+
+    def _time_out(self) -> None:
+        log.warning("A job runs for too long and is stopped", extra=self._named)
+        self._is_timed_out = True
+        self._stop_execution()
+        loop = asyncio.get_running_loop()
+        self._alarm = loop.call_later(_OBEYS_WITHIN, self._news.close)
+
+    def _stop_execution(self) -> None:
+        """Have the backend stop the job; where it was not asked yet, it never is."""
+        if self._hearing is None or self._hearing.done():
+            return
+        if self._execution is None or not self._execution.is_sent:
+            self._hearing.cancel()
+            return
+        cancel = asyncio.create_task(self._cancel(self._execution), name=f"cancel {self.id}")
+        self._cancels.add(cancel)
+        cancel.add_done_callback(self._cancels.discard)
+
+    async def _cancel(self, run: Execution) -> None:
+        try:
+            await run.cancel()
+        except BackendError as error:
+            log.warning("A backend could not be told to stop: %s", error, extra=self._named)
+
+    # Writing down
+
+    async def _write_down(self) -> None:
+        """Keep and tell what is heard, as it comes; what is left then goes with the end."""
+        while (batch := await self._news.next()) is not None:
+            if self._has_lease and batch.lasting:
+                try:
+                    await self._record(batch.lasting)
+                except LeaseLost:
+                    self.lose()
+            if self._has_lease:
+                self._tell(batch)
+
+    async def _record(self, events: list[NumberedEvent]) -> None:
+        queue, lease = self._desk.queue, self._claim.lease
+        await self._desk.write(self.id, lambda: queue.record(lease, events))
+
+    def _tell(self, batch: Batch) -> None:
+        if batch.preview is not None:
+            self._desk.queue.tell(batch.preview)
+        if batch.progress is not None:
+            self._desk.queue.tell(ProgressMade(self.id, batch.progress))
+
+    # Ending
+
+    async def _conclude(self, end: StatusChanged) -> None:
+        """Keep the end that the execution told, or try again where the backend is to blame."""
+        run = self._execution
+        failure = run.failure if run is not None else None
+        if end.error is not None and verdicts.is_lost(failure):
+            self._suspect(end.error.message)
+            await self._try_again(end.error)
+        elif end.error is not None and self._is_taken_up and verdicts.is_incomplete(failure):
+            self._desk.run_anew.add(self.id)
+            await self._try_again(end.error)
+        elif end.status is JobStatus.CANCELED and self._is_timed_out and not self._is_canceling:
+            await self._fail(verdicts.timed_out(self._desk.timeout or 0), end)
+        else:
+            await self._finish(end)
+
+    async def _try_again(self, why: JobError, *, counts: bool = True) -> None:
+        """Give the job back to the queue, unless it was tried too often or costs money."""
+        reason = why.message.rstrip(".")
+        if counts and self._was_behind_the_lost:
+            self._desk.excused[self.id] += 1
+        attempts = self._claim.record.attempts - self._desk.excused[self.id]
+        paid = await self._paid_nodes()
+        if self._is_canceling:
+            await self._finish(StatusChanged(self.id, JobStatus.CANCELED))
+        elif self._is_timed_out:
+            await self._fail(verdicts.timed_out(self._desk.timeout or 0))
+        elif not counts:
+            await self._requeue(f"{reason}. The job waits for a backend.", counts=False)
+        elif paid is not None:
+            await self._fail(replace(why, message=f"{reason}. It is not run again, as {paid}."))
+        elif attempts >= self._desk.attempts:
+            tries = "once" if attempts == 1 else f"{attempts} times"
+            await self._fail(replace(why, message=f"{reason}. It was tried {tries}."))
+        else:
+            log.warning("A job runs again: %s", why.message, extra=self._named)
+            await self._requeue(f"{reason}. The job runs again.")
+
+    def _suspect(self, why: str) -> None:
+        self.was_lost = True
+        self._member.suspect(why)
+        self._lost()
+
+    @property
+    def _was_behind_the_lost(self) -> bool:
+        """It was not begun when the backend was lost, as one ahead of it was still there."""
+        is_begun = self._news.status is not JobStatus.QUEUED
+        return not is_begun and any(run.was_lost or run.is_inside for run in self._ahead)
+
+    async def _paid_nodes(self) -> str | None:
+        if self._member.catalog is None and self._member.is_up:
+            await self._member.read_catalog()
+        return verdicts.paid_nodes(self._claim.graph, self._member.catalog)
+
+    async def _leave_unbegun(self) -> None:
+        """It was stopped before the backend was asked for it, or while that did not answer."""
+        if not self._is_canceling:
+            await self._requeue(None, counts=False)
+            return
+        await self._finish(StatusChanged(self.id, JobStatus.CANCELED))
+        if self._is_taken_up:
+            await self._member.wait_until_up()
+            await self._withdraw()
+
+    async def _try_to_fail(self) -> None:
+        """After a mistake of our own, which may have been in the very writing."""
+        if self.is_ending:
+            return
+        try:
+            await self._fail(verdicts.INTERNAL)
+        except Exception:
+            self.was_left = True
+            log.exception("A job could not be failed either", extra=self._named)
+
+    async def _fail(self, error: JobError, end: StatusChanged | None = None) -> None:
+        end = end or StatusChanged(self.id, JobStatus.FAILED)
+        await self._finish(replace(end, status=JobStatus.FAILED, error=error))
+
+    async def _finish(self, end: StatusChanged) -> None:
+        self.is_ending = True
+        self._desk.forget(self.id)
+        if not self._has_lease:
+            return
+        rest, progress = self._news.rest(), self._news.last_progress
+        if end.status is JobStatus.SUCCEEDED and self._news.status is JobStatus.QUEUED:
+            rest.insert(0, StatusChanged(self.id, JobStatus.RUNNING))
+        queue, lease = self._desk.queue, self._claim.lease
+        await self._desk.write(
+            self.id, lambda: queue.finish(lease, end, events=rest, progress=progress)
+        )
+
+    async def _requeue(self, note: str | None, *, counts: bool = True) -> None:
+        self.is_ending = True
+        if not self._has_lease:
+            return
+        if rest := self._news.rest():
+            await self._record(rest)
+        queue, lease = self._desk.queue, self._claim.lease
+        await self._desk.write(self.id, lambda: queue.requeue(lease, counts=counts, note=note))
+
+    async def _withdraw(self) -> None:
+        """Nobody wants it any more, so the backend need not go on."""
+        if not self._is_sent or (self._execution is not None and self._execution.has_left):
+            return
+        run, record = self._execution, self._claim.record
+        prompt_id = record.prompt_id or self.id if run is None else run.prompt_id
+        with suppress(BackendError, TimeoutError):
+            async with asyncio.timeout(_WITHDRAWAL):
+                await self._member.backend.cancel(prompt_id)
+
+    async def _end_tasks(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        tasks = {*self._cancels} | ({self._hearing} if self._hearing is not None else set())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def _named(self) -> Mapping[str, str]:
+        return {"job_id": self.id, "backend": self._member.name}
+
+
+class _ExtraDataLost(ComfyServeError):
+    code = "extra_data_lost"
+
+    def __str__(self) -> str:
+        return (
+            "The job came with secrets in extra_data, which are never stored, and the server was "
+            "restarted before the job ran. Submit it again."
+        )

@@ -1,0 +1,223 @@
+"""Everything one server process holds open, opened and closed in order.
+
+async with open_host(settings) as host:
+    await host.job_queue.submit(graph)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from comfyserve.asset_library import AssetLibrary
+from comfyserve.blobs import Blobs
+from comfyserve.comfy.backend import Backend
+from comfyserve.dispatcher import Dispatcher
+from comfyserve.errors import ComfyServeError
+from comfyserve.events import NumberedEvent
+from comfyserve.feed import LocalFeed
+from comfyserve.fleet import Fleet
+from comfyserve.job_queue import JobQueue
+from comfyserve.refusals import JobUnfinished, NotFound
+from comfyserve.settings import BackendSettings, Settings
+from comfyserve.store import Store
+from comfyserve.workflows.graph import Graph
+from comfyserve.workflows.graph_check import NodeProblem, problems_of
+
+log = logging.getLogger(__name__)
+
+DEFAULT_BACKEND: Final = "http://127.0.0.1:8188"
+"""Where a ComfyUI listens that was told nothing else."""
+
+_SWEEP_PAUSE: Final = 60.0
+"""Seconds between two rounds of forgetting what is past its time."""
+
+Watch = Callable[[NumberedEvent], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether jobs that are handed in now would run, and every reason why they would not."""
+
+    is_ready: bool
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Host:
+    """What one process holds open; see `open_host`."""
+
+    settings: Settings
+    job_queue: JobQueue
+    asset_library: AssetLibrary
+    fleet: Fleet
+    dispatcher: Dispatcher
+    is_stopping: bool = field(default=False, init=False)
+
+    async def is_ready(self) -> Readiness:
+        """Ask the store and the backends; one backend that answers is enough."""
+        reasons = []
+        if self.is_stopping:
+            reasons.append("The server is about to stop.")
+        try:
+            await self.job_queue.waiting()
+        except ComfyServeError as error:
+            reasons.append(str(error))
+        if not await self.fleet.answers():
+            reasons += [f"{member.name}: {member.reason}" for member in self.fleet.members]
+        return Readiness(not reasons, tuple(reasons))
+
+    async def check_graph(self, graph: Graph) -> Mapping[str, Sequence[NodeProblem]]:
+        """Why no backend would run the graph, by node id; empty where one would, or nobody knows.
+
+        What the known node catalogues do not take is held against fresh ones before it is told.
+        """
+        if not (problems := self._problems(graph)):
+            return {}
+        await self.fleet.refresh()
+        return self._problems(graph) and problems
+
+    async def object_info(self) -> Mapping[str, Any]:
+        """The node catalogues of all backends as one document, the last that are known.
+
+        Raises `BackendError` where none is known and no backend answers.
+        """
+        return await self.fleet.object_info()
+
+    async def stop(self) -> None:
+        """Claim nothing more, let running jobs end for the grace period, then end all streams.
+
+        What does not end in time is taken up by the next process. May be called again.
+        """
+        self.is_stopping = True
+        await self.dispatcher.stop()
+        self.job_queue.close()
+
+    def _problems(self, graph: Graph) -> Mapping[str, Sequence[NodeProblem]]:
+        found: Mapping[str, Sequence[NodeProblem]] = {}
+        for member in self.fleet.members:
+            if member.catalog is None or not (found := problems_of(graph, member.catalog)):
+                return {}
+        return found
+
+
+@asynccontextmanager
+async def open_host(settings: Settings, *, watch: Watch | None = None) -> AsyncIterator[Host]:
+    """Open everything that *settings* ask for, for the time of the block, and begin to run jobs.
+
+    *watch* is called with every numbered event once it is kept. Leaving the block stops like
+    `Host.stop`. Raises `DataFolderLocked`, `SchemaTooNew`, `StoreUnavailable`, `OutputUnwritable`
+    and `InvalidAddress`.
+    """
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(
+            Store.open(settings.data, busy_timeout=settings.busy_timeout)
+        )
+        blobs = await Blobs.open(settings.data, grace=settings.blob_grace)
+        job_queue = JobQueue(
+            store.jobs,
+            LocalFeed(),
+            most_waiting=settings.queue_size,
+            retention=settings.retention,
+            queue_timeout=settings.queue_timeout,
+            watch=watch,
+        )
+        asset_library = AssetLibrary(
+            store.assets,
+            blobs,
+            store.idempotency,
+            retention=settings.asset_retention,
+            upload_cap=settings.upload_cap,
+            disk_cap=settings.disk_cap,
+        )
+        identity = await store.identity()
+        backends = [
+            await stack.enter_async_context(_backend(one, identity))
+            for one in settings.backends or (BackendSettings(DEFAULT_BACKEND),)
+        ]
+        fleet = await stack.enter_async_context(Fleet.open(backends))
+        dispatcher = Dispatcher(
+            job_queue,
+            fleet,
+            blobs,
+            holder=f"{identity}/{uuid.uuid4().hex}",
+            attempts=settings.attempts,
+            timeout=settings.timeout,
+            lease=settings.lease,
+            grace=settings.grace,
+            keep_temp=settings.keep_temp,
+        )
+        host = Host(settings, job_queue, asset_library, fleet, dispatcher)
+        sweeper = _Sweeper(store, job_queue, asset_library)
+        async with _working(host, sweeper):
+            yield host
+
+
+@asynccontextmanager
+async def _working(host: Host, sweeper: _Sweeper) -> AsyncIterator[None]:
+    """Run what runs beside the requests; what the block raises goes out as it is."""
+    failure: Exception | None = None
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(host.dispatcher.run(), name="dispatcher")
+        sweeping = tasks.create_task(sweeper.run(), name="sweeper")
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        finally:
+            sweeping.cancel()
+            await host.stop()
+    if failure is not None:
+        raise failure
+
+
+def _backend(settings: BackendSettings, identity: str) -> Backend:
+    """The backend under a client id that outlives us, so that after a restart its messages about
+    jobs that still run come to us."""
+    name = uuid.uuid5(uuid.UUID(identity), settings.url)
+    return Backend(
+        settings.url,
+        headers=settings.headers,
+        token=settings.token,
+        verify_tls=settings.verify_tls,
+        client_id=name.hex,
+    )
+
+
+class _Sweeper:
+    """Forgets what is past its time: jobs with their outputs, assets, keys, unused bytes."""
+
+    def __init__(self, store: Store, job_queue: JobQueue, asset_library: AssetLibrary) -> None:
+        self._store = store
+        self._job_queue = job_queue
+        self._asset_library = asset_library
+
+    async def run(self) -> None:
+        """Sweep at once and then every minute; ends only by being canceled."""
+        while True:
+            for sweep in (self._jobs, self._keys, self._asset_library.sweep):
+                try:
+                    await sweep()
+                except ComfyServeError as error:
+                    log.warning("What is past its time stays for now: %s", error)
+                except Exception:
+                    log.exception("What is past its time stays for now")
+            await asyncio.sleep(_SWEEP_PAUSE)
+
+    async def _jobs(self) -> None:
+        while ids := await self._store.jobs.expired(time.time()):
+            for job_id in ids:
+                try:
+                    await self._job_queue.delete(job_id)
+                except (NotFound, JobUnfinished):
+                    # Somebody deleted it meanwhile.
+                    continue
+
+    async def _keys(self) -> None:
+        await self._store.idempotency.delete_expired(time.time())

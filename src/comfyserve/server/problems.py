@@ -1,0 +1,199 @@
+"""What goes wrong, as a caller is told it: one table from errors to status codes, one body.
+
+`told` makes the answer to an error; `Answered` is the middleware that sees to it that every
+request gets an answer with an id, whatever happens.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from fastapi import Request, Response
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from comfyserve import denials, errors, refusals
+from comfyserve.errors import ComfyServeError
+
+Found = TypeVar("Found")
+
+REQUEST_ID: Final = "X-Comfy-Request-Id"
+
+_LOG: Final = logging.getLogger("comfyserve.server")
+
+STATUSES: Final[Mapping[type[ComfyServeError], int]] = {
+    denials.InvalidRequest: 422,
+    denials.MetadataInvalid: 422,
+    denials.EditorFormatRefused: 422,
+    denials.GraphRefused: 422,
+    denials.PayloadTooLarge: 413,
+    denials.TooManyStreams: 429,
+    denials.Forbidden: 403,
+    denials.ServerStopping: 503,
+    errors.GraphInvalid: 422,
+    errors.InvalidInputs: 422,
+    errors.WorkflowUnreadable: 422,
+    errors.GraphRejected: 422,
+    errors.BackendUnreachable: 503,
+    errors.BackendError: 502,
+    errors.OutputUnwritable: 507,
+    refusals.NotFound: 404,
+    refusals.BlobNotFound: 404,
+    refusals.AssetInUse: 409,
+    refusals.JobUnfinished: 409,
+    refusals.HashMismatch: 409,
+    refusals.QueueFull: 429,
+    refusals.IdempotencyKeyReused: 422,
+    refusals.InvalidCursor: 422,
+    refusals.MissingAsset: 422,
+    refusals.StoreUnavailable: 503,
+    refusals.DiskCapReached: 507,
+}
+"""The status of each error; an error that is not here has that of its nearest ancestor, and one
+without any is a 500."""
+
+_RETRY_AFTER: Final[Mapping[type[ComfyServeError], int]] = {
+    denials.TooManyStreams: 5,
+    denials.ServerStopping: 2,
+    errors.BackendUnreachable: 5,
+    refusals.QueueFull: 2,
+    refusals.StoreUnavailable: 2,
+}
+
+# What these say names places of the server that are no business of its callers.
+_GENERIC: Final[Mapping[type[ComfyServeError], tuple[str, str]]] = {
+    errors.BackendUnreachable: ("upstream_unreachable", "No ComfyUI answers just now."),
+    errors.BackendError: ("upstream_error", "ComfyUI did not do what was asked of it."),
+    errors.OutputUnwritable: (
+        "store_unavailable",
+        "The server's disk does not take any bytes just now, and nothing was kept.",
+    ),
+    refusals.StoreUnavailable: (
+        "store_unavailable",
+        "The server cannot use its data just now, and nothing changed. Try again in a moment.",
+    ),
+}
+
+UPSTREAM_ERROR: Final = "Something went wrong in the server. Its log says what, under this id."
+
+
+def told(error: ComfyServeError) -> Response:
+    """The answer to a request that ended with this error."""
+    status = _of_its_kind(STATUSES, error)
+    if status is None:
+        return problem(500, "upstream_error", UPSTREAM_ERROR)
+    retry_after = _of_its_kind(_RETRY_AFTER, error)
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    if isinstance(error, errors.GraphRejected):
+        return problem(status, error.code, error.reason, error.details, headers)
+    if generic := _of_its_kind(_GENERIC, error):
+        return problem(status, *generic, headers=headers)
+    return problem(status, error.code, str(error), error.details, headers)
+
+
+def problem(
+    status: int,
+    code: str,
+    message: str,
+    details: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """An answer with our one error body."""
+    body = {"error": {"code": code, "message": message, "details": details}}
+    # Surrogates that came in a request are escaped, as no encoding takes them.
+    content = json.dumps(body, separators=(",", ":"), default=str).encode("ascii")
+    return Response(content, status, headers, "application/json")
+
+
+async def told_http_error(request: Request, error: Exception) -> Response:
+    """What the router has to say: no such route, or not with this method."""
+    assert isinstance(error, HTTPException)
+    code, message = _ROUTING.get(error.status_code, ("invalid_request", str(error.detail)))
+    message = message.format(method=request.method, path=request.url.path[:200])
+    return problem(error.status_code, code, message, None, error.headers)
+
+
+_ROUTING: Final[Mapping[int, tuple[str, str]]] = {
+    404: ("not_found", "There is nothing at {path}. /docs lists what there is."),
+    405: ("method_not_allowed", "{path} cannot be asked with {method}."),
+}
+
+
+async def told_unreadable(request: Request, error: Exception) -> Response:
+    """What FastAPI itself found wrong with a request."""
+    return problem(422, "invalid_request", "The request does not have the form it needs.")
+
+
+class Answered:
+    """Gives every request an id and an answer: that of the error it ended with, if need be.
+
+    It stands around everything, and once more around the routes alone, so that what others add to
+    answers (such as who may read them) is on those of errors, too.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        is_outermost = "request_id" not in state
+        if is_outermost:
+            state["request_id"] = secrets.token_hex(8)
+        has_begun = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal has_begun
+            if message["type"] == "http.response.start":
+                has_begun = True
+                if is_outermost:
+                    MutableHeaders(scope=message)[REQUEST_ID] = state["request_id"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            if has_begun:
+                if is_outermost:
+                    _log(scope, error)
+                # Half an answer must not look like a whole one: the connection is cut.
+                raise
+            _log(scope, error)
+            await _answer_to(error)(scope, receive, send_with_id)
+
+
+def _answer_to(error: Exception) -> Response:
+    if isinstance(error, ComfyServeError):
+        return told(error)
+    return problem(500, "upstream_error", UPSTREAM_ERROR)
+
+
+def _log(scope: Scope, error: Exception) -> None:
+    """Tell those who run the server what its callers are not told."""
+    known = isinstance(error, ComfyServeError)
+    status = _of_its_kind(STATUSES, error) if known else None
+    if status is not None and status < 500:
+        return
+    _LOG.error(
+        "%s %s failed: %s",
+        scope["method"],
+        scope["path"],
+        error if status is not None else type(error).__name__,
+        exc_info=None if status is not None else error,
+        extra={"request_id": scope.get("state", {}).get("request_id")},
+    )
+
+
+def _of_its_kind(table: Mapping[type[ComfyServeError], Found], error: Exception) -> Found | None:
+    kinds = (kind for kind in type(error).__mro__ if issubclass(kind, ComfyServeError))
+    for kind in kinds:
+        if (found := table.get(kind)) is not None:
+            return found
+    return None
