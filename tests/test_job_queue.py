@@ -180,8 +180,10 @@ async def test_a_list_knows_places_and_progress(queue: JobQueue) -> None:
     assert listed == [await queue.get(standing.record.id) for standing in listed]
 
 
-async def test_who_waits_for_work_is_woken(queue: JobQueue) -> None:
-    """A new job and one that comes back wake a dispatcher; while none waits it sleeps."""
+@pytest.mark.parametrize("runs", [True, False])
+async def test_who_waits_for_work_is_woken(queue: JobQueue, runs: bool) -> None:
+    """A new job and one that comes back, begun or not, wake a dispatcher; while none waits it
+    sleeps."""
     assert await queue.claim("server", "http://gpu:8188", lease=30) is None
     sleeps = asyncio.create_task(queue.wait_for_work())
     done, _ = await asyncio.wait([sleeps], timeout=0.05)
@@ -190,7 +192,7 @@ async def test_who_waits_for_work_is_woken(queue: JobQueue) -> None:
     await queue.submit(GRAPH)
     async with asyncio.timeout(5):
         await sleeps
-    lease = await take(queue)
+    lease = await take(queue, runs=runs)
     assert await queue.claim("server", "http://gpu:8188", lease=30) is None
     await queue.requeue(lease)
 

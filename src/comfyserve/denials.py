@@ -12,6 +12,13 @@ They stand below `errors.ComfyServeError` like all others.
   + TooManyStreams          as many streams are open as may be
   + Forbidden               it is not taken from where it comes
     - ForbiddenOrigin       a page of another site asks
+    - KeyLacksPermission    the caller's key does not allow it
+    - LinkExpired           the time of a signed link is over
+  + Unauthorized            it has no key, or none that is good
+  + RateLimited             the caller's key was used as often as it may be
+  + TooManyJobs             as many jobs of the caller are not over as may be
+  + KeyNameTaken            a living key has this name
+  + KeyNotFound             there is no such key, or it was revoked
   + ServerStopping          the server is about to stop and takes nothing new
   + AddressUnsafe           the address to listen on is one that others reach, and nothing guards it
   + AddressUnusable         the address to listen on is taken, or not this machine's
@@ -23,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from comfyserve.errors import ComfyServeError
+from comfyserve.errors import ComfyServeError, did_you_mean
 
 
 class InvalidRequest(ComfyServeError):
@@ -149,6 +156,112 @@ class ForbiddenOrigin(Forbidden):
     """A page of another site, which is not on the list of those that may use this server."""
 
     code = "forbidden_origin"
+
+
+class KeyLacksPermission(Forbidden):
+    """The caller's key does not allow it.
+
+    *action* completes "may not", *advice* says what kind of key would do.
+    """
+
+    def __init__(self, key_name: str, action: str, advice: str) -> None:
+        super().__init__(f"The key {key_name!r} may not {action}. {advice}.")
+        self.args = key_name, action, advice
+        self.key_name = key_name
+        self.action = action
+        self.advice = advice
+
+
+class LinkExpired(Forbidden):
+    """The time of a signed link is over; what named it names a new one."""
+
+    code = "link_expired"
+
+    def __init__(self) -> None:
+        super().__init__("The time of this link is over. Ask anew for what named it.")
+        self.args = ()
+
+
+class Unauthorized(ComfyServeError):
+    """A request without a key where every request needs one, or with none that is good.
+
+    The key itself is never told.
+    """
+
+    code = "unauthorized"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class RateLimited(ComfyServeError):
+    """The caller's key was used as often as it may be; *retry_after* seconds later it may again."""
+
+    code = "rate_limited"
+
+    def __init__(self, rate: str, retry_after: int) -> None:
+        super().__init__(rate, retry_after)
+        self.rate = rate
+        self.retry_after = retry_after
+
+    @property
+    def details(self) -> Mapping[str, Any] | None:
+        return {"rate": self.rate, "retry_after": self.retry_after}
+
+    def __str__(self) -> str:
+        return f"This key's rate of {self.rate} is used up. Come again in {self.retry_after} s."
+
+
+class TooManyJobs(ComfyServeError):
+    """As many jobs of the caller are not over as may be at once."""
+
+    code = "too_many_jobs"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.most = most
+
+    @property
+    def details(self) -> Mapping[str, Any] | None:
+        return {"most": self.most}
+
+    def __str__(self) -> str:
+        jobs = "job" if self.most == 1 else "jobs"
+        return f"This key may have {self.most} unfinished {jobs} at once. Wait for one to end."
+
+
+class KeyNameTaken(ComfyServeError):
+    """A living key has this name."""
+
+    code = "key_name_taken"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"There is a key {self.name!r} already. Revoke it first, or choose another name."
+
+
+class KeyNotFound(ComfyServeError):
+    """There is no living key with this name or id; *near* are the names that look like it."""
+
+    code = "key_not_found"
+
+    def __init__(self, wanted: str, *, was_revoked: bool = False, near: Sequence[str] = ()) -> None:
+        super().__init__(wanted)
+        self.wanted = wanted
+        self.was_revoked = was_revoked
+        self.near = tuple(near)
+
+    def __str__(self) -> str:
+        if self.was_revoked:
+            return f"The key {self.wanted[:80]!r} was revoked before."
+        return f"There is no key {self.wanted[:80]!r}.{did_you_mean(self.wanted, self.near)}"
 
 
 class ServerStopping(ComfyServeError):

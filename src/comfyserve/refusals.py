@@ -20,6 +20,10 @@ They stand below `errors.ComfyServeError` like all others.
   + HashMismatch            the bytes that came are not those that were announced
   + DiskCapReached          all kept bytes together are as many as may be kept
   + ListenerTooSlow         who follows a job did not take what happened in time
+  + WorkflowNotFound        no workflow on offer has this name
+  + WorkflowBroken          a workflow's file cannot be read, and never could
+  + WorkflowNameRefused     no workflow can be published under this name
+  + WorkflowFolderMissing   there is no folder of workflows where one should be
 """
 
 from __future__ import annotations
@@ -293,3 +297,65 @@ class ListenerTooSlow(ComfyServeError):
 
     def __str__(self) -> str:
         return f"The events of job {self.job_id} came faster than they were taken."
+
+
+class WorkflowNotFound(ComfyServeError):
+    """No workflow on offer has this name; *nearest* are names that look like it."""
+
+    code = "workflow_not_found"
+
+    def __init__(self, name: str, nearest: Iterable[str] = ()) -> None:
+        self.name = name
+        self.nearest = tuple(nearest)
+        super().__init__(self.name, self.nearest)
+
+    @property
+    def details(self) -> Mapping[str, Any] | None:
+        return {"nearest": list(self.nearest)}
+
+    def __str__(self) -> str:
+        meant = " or ".join(repr(name) for name in self.nearest)
+        hint = f" Did you mean {meant}?" if meant else ""
+        return f"No workflow is named {self.name[:80]!r}.{hint}"
+
+
+class WorkflowBroken(ComfyServeError):
+    """There is a file for the workflow, and it could never be read; *problem* is a sentence."""
+
+    code = "workflow_broken"
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name = name
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"The workflow {self.name!r} cannot be run. {self.problem}"
+
+
+class WorkflowNameRefused(ComfyServeError):
+    """No workflow can be published under this name; *reason* is a sentence."""
+
+    code = "workflow_name_refused"
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"A workflow cannot be named {self.name[:80]!r}. {self.reason}"
+
+
+class WorkflowFolderMissing(ComfyServeError):
+    """There is no folder of workflows where one should be, or it cannot be read."""
+
+    code = "workflow_folder_missing"
+
+    def __init__(self, folder: str, reason: str) -> None:
+        super().__init__(folder, reason)
+        self.folder = folder
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"The workflows should be in {self.folder}, but it {self.reason}."

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -144,6 +146,22 @@ def test_a_failure_on_a_server(comfyserve: Command) -> None:
     assert ended.code == 1
     assert ended.err.splitlines()[-1] == "Node 2 (TestFail) failed: RuntimeError: no more paint."
     assert [path.name for path in ended.paths] == ["fox.bin"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C cannot be sent to one process on Windows")
+def test_ctrl_c_cancels_the_job_on_the_server(comfyserve: Command) -> None:
+    """Ctrl-C ends the command with 130, and the job on the comfyserve with it."""
+    with comfyserve.start("run", comfyserve.workflow(ticking(600, 50))) as process:
+        assert process.stderr is not None
+        while "TestProgress, step" not in (line := process.stderr.readline()):
+            assert line, "the command ended early"
+
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+
+    assert process.returncode == 130
+    job_id = err.partition("canceling job ")[2].split()[0]
+    assert "status    cancel" in comfyserve("jobs", job_id).out
 
 
 def test_jobs_and_cancel(comfyserve: Command, server: RunningServer) -> None:

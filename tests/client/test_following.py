@@ -140,6 +140,36 @@ async def test_a_server_that_comes_back_is_followed_on(hosted: RunningServer) ->
     assert handle.status == JobStatus.SUCCEEDED
 
 
+async def test_a_server_that_is_killed_and_started_again(
+    engine: RunningEngine, tmp_path: Path
+) -> None:
+    """A job goes on through the death of its server, and who follows it misses nothing."""
+    with running_server(tmp_path / "data", backends=[engine.url]) as server:
+        async with AsyncClient(server.url, output_dir=tmp_path / "out") as client:
+            handle = await client.submit({**ticking(150, 20), **emitting("fox ", 400)})
+            await running(handle)
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+
+            async with asyncio.timeout(60):
+                job = await handle.result()
+
+        async with asking(server.url) as api:
+            told = [event async for event in Story(api, handle.id).events()]
+    assert job.outputs[0].to_bytes() == b"fox " * 100
+    assert statuses([event async for event in handle.events()]) == statuses(told)
+    assert len(job.outputs) == len([event for event in told if isinstance(event, OutputSaved)])
+
+
+def statuses(events: list[Event]) -> list[JobStatus]:
+    """The statuses that were told, places in the queue aside."""
+    return [
+        event.status
+        for event in events
+        if isinstance(event, StatusChanged) and event.queue_position is None
+    ]
+
+
 async def test_a_server_that_stays_away_is_lost(hosted: RunningServer) -> None:
     """A server that does not come back in time ends the wait, and says that it was lost."""
     async with (

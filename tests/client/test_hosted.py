@@ -80,7 +80,9 @@ def masked(folder: Path, below: tuple[int, ...]) -> list[object]:
     return [
         picture.getpixel((0, 0))
         for picture in pictures
-        if picture.getpixel((15, 15)) == below and picture.getpixel((0, 0)) != below
+        if picture.size == (16, 16)
+        and picture.getpixel((15, 15)) == below
+        and picture.getpixel((0, 0)) != below
     ]
 
 

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from comfyserve.refusals import DataFolderLocked, SchemaTooNew, StoreUnavailable
-from comfyserve.store import Store, tables
+from comfyserve.store import Store, migrations, tables
 from comfyserve.store.store import DATABASE_NAME
 from tests.store.samples import output, submission, succeeded
 
@@ -123,6 +124,20 @@ async def test_the_steps_lead_to_the_tables(tmp_path: Path) -> None:
     assert differences == []
 
 
+def test_a_step_is_called_what_it_is() -> None:
+    """Each step's file is named by the step's own number, and each follows the one before it."""
+    steps = [
+        (name, import_module(f"comfyserve.store.migrations.{name}"))
+        for name in sorted(file.stem for file in Path(migrations.__path__[0]).glob("v*.py"))
+    ]
+
+    assert [step.revision for _, step in steps] == [name[1:5] for name, _ in steps]
+    assert [step.down_revision for _, step in steps] == [
+        None,
+        *(step.revision for _, step in steps[:-1]),
+    ]
+
+
 async def test_a_newer_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     """A database of a version to come is not touched, and the message says what to do."""
     async with Store.open(tmp_path):
@@ -134,7 +149,7 @@ async def test_a_newer_database_is_refused_and_left_alone(tmp_path: Path) -> Non
         async with Store.open(tmp_path):
             pass
 
-    _execute(path, "UPDATE alembic_version SET version_num = '0001'")
+    _execute(path, "UPDATE alembic_version SET version_num = '0002'")
     async with Store.open(tmp_path) as store:
         assert await store.jobs.waiting() == 0
 

@@ -16,28 +16,19 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final
 
 import obstore
-from blake3 import blake3
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore
 
 from comfyserve.assets import content_hash
-from comfyserve.blobs.durable import sync_file, sync_folders
+from comfyserve.blobs.durable import sync_folders
+from comfyserve.blobs.files import Arriving, Reading
 from comfyserve.blobs.holds import Holds
 from comfyserve.errors import OutputUnwritable
 from comfyserve.refusals import BlobNotFound, StoreUnavailable
 from comfyserve.unbroken import unbroken
-
-if TYPE_CHECKING:
-    from obstore import AsyncWritableFile
-
-BUFFER_SIZE: Final = 1 << 20
-"""Bytes that are gathered before they go to the disk."""
-
-_READ_SIZE: Final = 1 << 18
 
 # Each time costs a way through another thread, which is much for a few bytes.
 _HANDED_OVER: Final = 1 << 18
@@ -72,7 +63,11 @@ def blob_key(hash: str) -> str:
 
 
 class Blobs:
-    """The blobs of one folder. One process writes there; any number may read."""
+    """The blobs of one folder. One process writes there; any number may read.
+
+    What every job needs, to write and to read, is done with the files themselves: it takes one way
+    through another thread where the bytes are few.
+    """
 
     def __init__(self, root: Path, *, grace: float) -> None:
         self._root = root
@@ -137,16 +132,13 @@ class Blobs:
 
         Raises `BlobNotFound`, and `StoreUnavailable` where the disk cannot be read.
         """
-        blob = await self.head(hash)
-        end = blob.size_bytes if end is None else min(end, blob.size_bytes)
-        if start < 0 or start >= end:
-            yield _nothing()
-            return
-        with self._read_errors(hash):
-            found = await obstore.get_async(
-                self._store, blob_key(hash), options={"range": (start, end)}
-            )
-        yield self._chunks(hash, found.stream(min_chunk_size=_READ_SIZE))
+        reading = Reading(self.path(hash), start, end)
+        try:
+            with self._read_errors(hash):
+                await unbroken(asyncio.to_thread(reading.begin))
+            yield self._chunks(hash, reading)
+        finally:
+            reading.close()
 
     async def delete(self, hash: str) -> None:
         """Delete a blob, whoever refers to it; one that is not there is as good as deleted."""
@@ -174,42 +166,38 @@ class Blobs:
 
     @asynccontextmanager
     async def _write(self, kept: KeptBytes) -> AsyncIterator[BlobWriter]:
-        arriving = f"{_ARRIVING}/{secrets.token_hex(16)}"
-        path = self._root / arriving
-        file = obstore.open_writer_async(
-            self._store, arriving, buffer_size=BUFFER_SIZE, max_concurrency=1
-        )
+        arriving = Arriving(self._root / _ARRIVING / secrets.token_hex(16))
+        writer = BlobWriter(arriving)
         try:
-            async with BlobWriter(file, path) as writer:
-                yield writer
-            await unbroken(self._settle(arriving, writer, kept))
+            yield writer
+            await unbroken(self._settle(writer, arriving, kept))
         finally:
-            # Where a thread still has it open, Windows keeps it, and the next `open` removes it.
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+            arriving.drop()
 
-    async def _settle(self, arriving: str, writer: BlobWriter, kept: KeptBytes) -> None:
+    async def _settle(self, writer: BlobWriter, arriving: Arriving, kept: KeptBytes) -> None:
         """Give the bytes their name, unless they are there already."""
-        hash = content_hash(writer.digest())
+        hash = content_hash(arriving.digest())
         target = blob_key(hash)
         await self._holds.take(hash)
         kept.hashes.append(hash)
         with _disk_errors(self._root / target):
-            if not await self.exists(hash):
-                await asyncio.to_thread(sync_file, self._root / arriving)
-                await obstore.rename_async(self._store, arriving, target)
-            # Also where the bytes were there: who brought them may still be waiting for this.
-            await asyncio.to_thread(self._sync_name, (self._root / target).parent)
+            await asyncio.to_thread(self._keep, arriving, self._root / target)
         writer.hash, writer.location = hash, target
 
+    def _keep(self, arriving: Arriving, target: Path) -> None:
+        if not target.exists():
+            arriving.become(target)
+        # Also where the bytes were there: who brought them may still be waiting for this.
+        self._sync_name(target.parent)
+
     def _sync_name(self, folder: Path) -> None:
-        sync_folders(folder, folder if folder in self._lasting else self._root)
+        sync_folders(folder, folder if folder in self._lasting else self._root / _KEPT)
         self._lasting.add(folder)
 
-    async def _chunks(self, hash: str, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _chunks(self, hash: str, reading: Reading) -> AsyncIterator[bytes]:
         with self._read_errors(hash):
-            async for chunk in stream:
-                yield bytes(chunk)
+            while chunk := reading.take() or await unbroken(asyncio.to_thread(reading.more)):
+                yield chunk
 
     @contextmanager
     def _read_errors(self, hash: str) -> Iterator[None]:
@@ -247,50 +235,20 @@ class BlobWriter:
     hash: str
     location: str
 
-    def __init__(self, file: AsyncWritableFile, path: Path) -> None:
-        self.size_bytes = 0
-        self._file = file
-        self._path = path
-        self._hasher = blake3()
-        self._gathered: list[bytes] = []
-        self._gathered_bytes = 0
+    def __init__(self, arriving: Arriving) -> None:
+        self._arriving = arriving
 
-    async def __aenter__(self) -> Self:
-        await self._file.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with _disk_errors(self._path):
-            try:
-                if error is None:
-                    await self._hand_over()
-            finally:
-                await unbroken(self._file.__aexit__(kind, error, trace))
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes came so far."""
+        return self._arriving.size_bytes
 
     async def write(self, chunk: bytes) -> None:
         """Take the next bytes."""
-        self._hasher.update(chunk)
-        self.size_bytes += len(chunk)
-        self._gathered.append(chunk)
-        self._gathered_bytes += len(chunk)
-        if self._gathered_bytes >= _HANDED_OVER:
-            with _disk_errors(self._path):
-                await self._hand_over()
-
-    async def _hand_over(self) -> None:
-        gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
-        if gathered:
-            whole = gathered[0] if len(gathered) == 1 else b"".join(gathered)
-            await unbroken(self._file.write(whole))
-
-    def digest(self) -> str:
-        """The hash of what came so far, as hex."""
-        return self._hasher.hexdigest()
+        self._arriving.take(chunk)
+        if self._arriving.gathered_bytes >= _HANDED_OVER:
+            with _disk_errors(self._arriving.path):
+                await unbroken(asyncio.to_thread(self._arriving.write_down))
 
 
 def _prepare(root: Path) -> None:
@@ -298,17 +256,13 @@ def _prepare(root: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     for left in (root / _ARRIVING).iterdir():
         left.unlink(missing_ok=True)
+    sync_folders(root / _KEPT, root)
 
 
 def _hash_at(key: str) -> str | None:
     """The hash whose blob lies at *key*; None for a file that is none of ours."""
     hash = content_hash("".join(key.split("/")[1:]))
     return hash if _HASH.fullmatch(hash) and blob_key(hash) == key else None
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    for chunk in list[bytes]():
-        yield chunk
 
 
 @contextmanager

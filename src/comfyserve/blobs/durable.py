@@ -6,15 +6,6 @@ import os
 from pathlib import Path
 
 
-def sync_file(path: Path) -> None:
-    """Return once the content of the file would survive a power cut."""
-    file = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
 def sync_folders(folder: Path, root: Path) -> None:
     """Return once the names in *folder*, and those of the folders down to it from *root*, would."""
     if os.name == "nt":  # Windows cannot open a folder, and keeps names by its own journal

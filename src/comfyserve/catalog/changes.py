@@ -68,6 +68,7 @@ class Listeners:
             yield changes
         finally:
             self._all.discard(changes)
+            changes.close()
 
     def tell(self, changes: Iterable[Change]) -> None:
         for change in changes:

@@ -17,7 +17,7 @@ from typing import Final
 
 from comfyserve.catalog.entry import Entry
 from comfyserve.catalog.names import key_of, name_of
-from comfyserve.catalog.reading import WATCHED, Group, Seen, read_group
+from comfyserve.catalog.reading import SIDECAR, WATCHED, Group, Seen, read_group
 from comfyserve.errors import ComfyServeError, WorkflowUnreadable
 
 log = logging.getLogger(__name__)
@@ -44,13 +44,15 @@ class Look:
 
     *changes* has the new entry of each name that changed, None where it is gone. *problem* says
     why the folder could not be looked at, or not at all of it. *is_whole*: nothing was left unread
-    for want of time. *is_settled*: nothing looks as if it were just being written.
+    for want of time. *is_settled*: nothing looks as if it were just being written. *seconds* is
+    what it took to look, without what was read.
     """
 
     changes: dict[str, Entry | None]
     problem: str | None = None
     is_whole: bool = True
     is_settled: bool = True
+    seconds: float = 0.0
 
 
 Files = tuple[Seen, ...]
@@ -90,27 +92,28 @@ class Folder:
             groups, problem = self._groups()
         except OSError as error:
             return Look({}, f"The folder {self.path.name} cannot be read: {_reason(error)}")
+        seconds = self._clock() - now
         look = _Looking(self.path, now, self._patience)
         for key in sorted(groups.keys() | self._watched.keys()):
             files, watched = groups.get(key, ()), self._watched.get(key)
             if watched is None:
                 watched = self._watched[key] = _Watched(files, now)
                 is_steady = at_once
-            elif is_steady := watched.seen == files:
-                pass
             else:
+                is_steady = watched.seen == files
+            if not is_steady:
                 watched.seen, watched.since = files, now
             if files == watched.told and files and now < watched.retry_at:
                 continue
             if not is_steady:
                 look.is_settled = False
-            elif self._clock() - now > _AT_A_TIME:
+            elif self._clock() - now - seconds > _AT_A_TIME:
                 look.is_whole = False
             elif files:
                 look.read(key, watched)
             else:
                 look.lose(key, self._watched.pop(key))
-        return Look(look.changes, problem, look.is_whole, look.is_settled)
+        return Look(look.changes, problem, look.is_whole, look.is_settled, seconds)
 
     def _groups(self) -> tuple[dict[str, Files], str | None]:
         """The files of each name, and what is wrong with the folder."""
@@ -131,7 +134,7 @@ class Folder:
         ordered = {
             key: tuple(sorted(files, key=lambda seen: seen.name)) for key, files in groups.items()
         }
-        return {key: files for key, files in ordered.items() if Group.of(files)}, problem
+        return {key: files for key, files in ordered.items() if _any_workflow(files)}, problem
 
 
 @dataclass(slots=True)
@@ -205,6 +208,10 @@ def _broken(group: Group, files: Files, problem: str, before: Entry | None) -> E
         )
     kept = f"{sentence} The version before is still offered."
     return replace(before, problem=kept, warnings=group.warnings())
+
+
+def _any_workflow(files: Files) -> bool:
+    return any(not seen.name.lower().endswith(SIDECAR) for seen in files)
 
 
 def _matters(name: str) -> bool:

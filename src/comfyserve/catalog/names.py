@@ -34,7 +34,8 @@ def name_of(stem: str) -> str:
     name = "-".join(part for word in words if (part := word.strip("-."))).strip("-.")
     if not name:
         return NAMELESS
-    return f"{name}_" if _is_device(name) else name
+    device, *rest = name.split(".", 1)
+    return ".".join([f"{device}_", *rest]) if device.upper() in _DEVICES else name
 
 
 def key_of(name: str) -> str:
@@ -68,15 +69,11 @@ def _plain(letter: str) -> str:
 _WRITTEN_OUT: Final = {
     **{"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE"},
     **{"ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ð": "d", "Ð": "D"},
-    **{"þ": "th", "Þ": "Th", "ı": "i"},
+    **{"þ": "th", "Þ": "Th", "\u0131": "i"},
 }
 
 
-def _is_device(name: str) -> bool:
-    """Whether Windows takes a file of this name for a device, whatever its ending."""
-    return name.partition(".")[0].upper() in _DEVICES
-
-
+# Windows takes a file of such a name for a device, whatever its ending.
 _DEVICES: Final = frozenset(
     {"CON", "PRN", "AUX", "NUL"}
     | {f"{port}{number}" for port in ("COM", "LPT") for number in range(10)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,11 +54,11 @@ class Seen:
 
     @property
     def stem(self) -> str:
-        return Path(self.name).stem
+        return os.path.splitext(self.name)[0]
 
     @property
     def ending(self) -> str:
-        return Path(self.name).suffix.lower()
+        return os.path.splitext(self.name)[1].lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ def version_of(content: Embedded | bytes, sidecar: str) -> str:
     """A hash of all that decides what a workflow is."""
     if isinstance(content, Embedded):
         content = f"{content.prompt}\0{content.workflow}".encode(errors="surrogatepass")
-    return _hashed(content, sidecar.encode())
+    return _hashed(content, sidecar.encode(errors="surrogatepass"))
 
 
 def _content(folder: Path, seen: Seen) -> Embedded | bytes:

@@ -128,7 +128,8 @@ _Server = Annotated[
         "--server",
         "-s",
         metavar="URL",
-        help="The ComfyUI to ask about nodes; else COMFYSERVE_SERVER, else http://127.0.0.1:8188.",
+        help="The ComfyUI or comfyserve to ask about nodes; else COMFYSERVE_SERVER, else "
+        "http://127.0.0.1:8188.",
     ),
 ]
 _Header = Annotated[

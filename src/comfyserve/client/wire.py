@@ -196,7 +196,7 @@ def error_of(url: str, text: str, asked_for: tuple[str, str]) -> ComfyServeError
         case "disk_cap_reached" if "most" in details:
             return DiskCapReached(int(details["most"]))
         case "missing_asset":
-            return MissingAsset(map(str, details.get("missing_ids") or ()), [message])
+            return _missing(tuple(map(str, details.get("missing_ids") or ())), message)
         case "hash_mismatch" if {"expected", "found"} <= details.keys():
             return HashMismatch(str(details["expected"]), str(details["found"]))
         case "blob_not_found":
@@ -260,6 +260,13 @@ def _node_errors(details: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         str(node): told if isinstance(told, dict) else {"errors": told}
         for node, told in _mapping(details, "node_errors").items()
     }
+
+
+def _missing(ids: tuple[str, ...], message: str) -> MissingAsset:
+    """The error names its ids itself; what the message says besides is kept."""
+    named = MissingAsset(ids)
+    besides = message.removesuffix(str(named)).strip() if ids else message
+    return MissingAsset(ids, [besides] if besides else [])
 
 
 def _mapping(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 _OBEYS_WITHIN: Final = 10.0
 """Seconds a backend has to stop a job that ran for too long, before the job ends without it."""
 
+_ORDER_WITHIN: Final = 2.0
+"""Seconds that a lost job lets those ahead of it go back to the queue first."""
+
 _WITHDRAWAL: Final = 5.0
 """Seconds to tell a backend that a job is of no use any more."""
 
@@ -77,11 +80,18 @@ class JobRun:
         self._is_timed_out = False
         self._has_lease = True
         self._is_done = False
+        self._over = asyncio.Event()
 
     @property
     def is_inside(self) -> bool:
-        """The job takes one of the places inside the backend, or is about to."""
-        return not self._is_done and (self._execution is None or not self._execution.has_left)
+        """The job takes one of the places inside the backend, or is about to.
+
+        One that the backend lost keeps its place until it is back in the queue, so that no other
+        overtakes it.
+        """
+        run = self._execution
+        has_left = run is not None and run.has_left and not verdicts.is_lost(run.failure)
+        return not (self._is_done or has_left)
 
     @property
     def is_submitting(self) -> bool:
@@ -116,6 +126,7 @@ class JobRun:
             await self._try_to_fail()
         finally:
             self._is_done = True
+            self._over.set()
             self._ahead = ()
             try:
                 await self._end_tasks()
@@ -363,6 +374,7 @@ class JobRun:
             await self._fail(replace(why, message=f"{reason}. It was tried {tries}."))
         else:
             log.warning("A job runs again: %s", why.message, extra=self._named)
+            await self._let_those_ahead_go_first()
             await self._requeue(f"{reason}. The job runs again.")
 
     def _suspect(self, why: str) -> None:
@@ -375,6 +387,14 @@ class JobRun:
         """It was not begun when the backend was lost, as one ahead of it was still there."""
         is_begun = self._news.status is not JobStatus.QUEUED
         return not is_begun and any(run.was_lost or run.is_inside for run in self._ahead)
+
+    async def _let_those_ahead_go_first(self) -> None:
+        """They were lost too, or are about to notice; nobody is to overtake them by that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ORDER_WITHIN):
+                for run in self._ahead:
+                    if run.was_lost or run.is_inside:
+                        await run._over.wait()
 
     async def _paid_nodes(self) -> str | None:
         if self._member.catalog is None and self._member.is_up:

@@ -17,7 +17,7 @@ from comfyserve.events import (
 )
 from comfyserve.jobs import JobStatus, Progress
 
-LINGER: Final = 0.025
+LINGER: Final = 0.005
 """Seconds in which what comes together is written together; a quick job is over in them."""
 
 

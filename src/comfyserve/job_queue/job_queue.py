@@ -242,13 +242,18 @@ class JobQueue:
         begin again. Raises `LeaseLost`.
         """
         now = self._clock()
-        return await self._jobs.requeue(
-            lease,
-            counts=counts,
-            note=note,
-            queue_deadline=self._deadline(now),
-            expires_at=now + self._retention,
-        )
+        try:
+            return await self._jobs.requeue(
+                lease,
+                counts=counts,
+                note=note,
+                queue_deadline=self._deadline(now),
+                expires_at=now + self._retention,
+            )
+        finally:
+            # One that had not begun changes no status, so no event says that it waits again.
+            self._here.discard(lease.job_id)
+            self._work.set()
 
     def tell(self, event: ProgressMade | PreviewDrawn) -> None:
         """Tell something live that is not kept. What comes of a job not held here is dropped."""

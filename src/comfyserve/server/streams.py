@@ -240,7 +240,7 @@ class Line:
     """What one listener is sent: which frames, and when.
 
     *pause* is the least time in seconds between two frames of progress and between two previews;
-    the newest wins, and the last progress always comes before the last status.
+    the newest wins, and the last of both always come before the last status.
     """
 
     def __init__(
@@ -279,10 +279,10 @@ class Line:
             self._held.pop(type(event), None)
             self._told_at[type(event)] = _now()
         elif event.is_last:
-            last_progress = self._held.get(ProgressMade)
+            last = [self._held[kind] for kind in (PreviewDrawn, ProgressMade) if kind in self._held]
             self._held.clear()
-            if last_progress is not None:
-                await self._speak(self._frame(last_progress))
+            for held in last:
+                await self._speak(self._frame(held))
         await self._speak(self._frame(event))
 
     async def end(self) -> None:

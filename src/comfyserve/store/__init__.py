@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from comfyserve.store.assets import Assets
+from comfyserve.store.counters import Counters
 from comfyserve.store.facts import Facts
 from comfyserve.store.idempotency import IdempotencyKeys
 from comfyserve.store.job_writes import Cancellation
 from comfyserve.store.jobs import Jobs
+from comfyserve.store.keys import Key, Keys, KnownKeys, Rate
 from comfyserve.store.rows import Page
 from comfyserve.store.store import Store
 from comfyserve.store.submissions import UsedKey
 
-__all__ = ["Assets", "Cancellation", "Facts", "IdempotencyKeys", "Jobs", "Page", "Store", "UsedKey"]
+__all__ = [
+    "Assets",
+    "Cancellation",
+    "Counters",
+    "Facts",
+    "IdempotencyKeys",
+    "Jobs",
+    "Key",
+    "Keys",
+    "KnownKeys",
+    "Page",
+    "Rate",
+    "Store",
+    "UsedKey",
+]

@@ -12,7 +12,7 @@ from comfyserve.jobs import JobStatus
 from comfyserve.refusals import AssetInUse, BlobNotFound, NotFound
 from comfyserve.store import tables
 from comfyserve.store.database import Database
-from comfyserve.store.dialects import Sql
+from comfyserve.store.dialects import Row, Sql
 from comfyserve.store.job_writes import keep_blob
 from comfyserve.store.rows import Page, asset_of, dump, page_of, read_cursor, storable
 
@@ -39,8 +39,9 @@ class Assets:
 
     async def get(self, asset_id: str, owner: str | None = None) -> Asset:
         """The asset. Raises `NotFound`."""
-        query = self._there(owner).where(_ASSETS.id == asset_id)
-        if (row := await self._database.row(query)) is None:
+        now = self._database.now()
+        row = await self._database.look(lambda sql: _find(sql, asset_id, owner, now))
+        if row is None:
             raise NotFound("asset", asset_id)
         return asset_of(row)
 
@@ -163,6 +164,18 @@ def _is_used() -> ColumnElement[bool]:
     return or_(
         exists().where(tables.assets.c.hash == hash),
         exists().where(tables.job_files.c.hash == hash),
+    )
+
+
+def _find(sql: Sql, asset_id: str, owner: str | None, now: float) -> Row | None:
+    """What `Assets._there` finds by its id; here, because it is asked for with every download."""
+    return sql.row(
+        "SELECT assets.*, blobs.size_bytes FROM assets JOIN blobs ON blobs.hash = assets.hash"
+        " WHERE assets.id = :id AND (assets.expires_at IS NULL OR assets.expires_at > :now)"
+        " AND (:owner IS NULL OR assets.owner = :owner)",
+        id=asset_id,
+        owner=owner,
+        now=now,
     )
 
 

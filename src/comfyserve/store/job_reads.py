@@ -68,3 +68,14 @@ def next_queue_deadline(sql: Sql) -> float | None:
         " ORDER BY queue_deadline LIMIT 1"
     )
     return None if row is None else float(row["queue_deadline"])
+
+
+def unfinished(sql: Sql, owner: str, at_most: int) -> int:
+    """How many jobs of the owner are not over, counted no further than *at_most*."""
+    row = sql.row(
+        "SELECT count(*) AS n FROM (SELECT 1 FROM jobs"
+        f" WHERE owner = :owner AND {tables.UNFINISHED} LIMIT :at_most) AS theirs",
+        owner=owner,
+        at_most=at_most,
+    )
+    return 0 if row is None else int(row["n"])

@@ -255,6 +255,10 @@ class Jobs:
         row = await self._database.row(query)
         return 0 if row is None else int(row["n"])
 
+    async def unfinished(self, owner: str, at_most: int) -> int:
+        """How many jobs of the owner are not over; counts no further than *at_most*."""
+        return await self._database.look(lambda sql: job_reads.unfinished(sql, owner, at_most))
+
     async def queue_position(self, job_id: str) -> int | None:
         """The job's place among those in its pool that do not run yet, from 1.
 

@@ -5,25 +5,28 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 from uuid import uuid4
 
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from comfyserve.refusals import StoreUnavailable
+from comfyserve.refusals import DataFolderLocked, StoreUnavailable
 from comfyserve.store.assets import Assets
+from comfyserve.store.counters import Counters
 from comfyserve.store.database import Clock, Database
 from comfyserve.store.dialects import SQLITE, connect_sqlite, sqlite_engine
 from comfyserve.store.facts import Facts
 from comfyserve.store.folder_lock import locked
 from comfyserve.store.idempotency import IdempotencyKeys
 from comfyserve.store.jobs import Jobs
-from comfyserve.store.schema import upgrade
+from comfyserve.store.keys import Keys
+from comfyserve.store.schema import require_current, upgrade
 from comfyserve.store.sql_thread import SqlThread
 
 DATABASE_NAME: Final = "comfyserve.db"
@@ -31,12 +34,14 @@ DATABASE_NAME: Final = "comfyserve.db"
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Jobs, assets, idempotency keys and facts that last; see `Store.open`."""
+    """Jobs, assets, keys and all else that lasts; see `Store.open`."""
 
     jobs: Jobs
     assets: Assets
     idempotency: IdempotencyKeys
     facts: Facts
+    keys: Keys
+    counters: Counters
 
     async def identity(self) -> str:
         """A random UUID that this database has for ever, and no other."""
@@ -55,20 +60,55 @@ class Store:
         path = folder / DATABASE_NAME
         with locked(folder):
             async with _open_database(path, busy_timeout, clock) as database:
-                yield cls(
-                    Jobs(database), Assets(database), IdempotencyKeys(database), Facts(database)
-                )
+                yield cls._of(database)
+
+    @classmethod
+    @asynccontextmanager
+    async def open_beside(
+        cls, folder: Path, *, busy_timeout: float = 10.0, clock: Clock = time.time
+    ) -> AsyncIterator[Store]:
+        """Like `open`, also where another process has the store open; for keys, not for jobs.
+
+        Whoever runs jobs has the store for itself. What is done here meanwhile is seen there, and
+        the form of the database stays as it is: `StoreUnavailable` where the other process is of
+        another version.
+        """
+        path = folder / DATABASE_NAME
+        async with AsyncExitStack() as stack:
+            try:
+                stack.enter_context(locked(folder))
+            except DataFolderLocked:
+                opening = _open_database(path, busy_timeout, clock, prepare=require_current)
+            else:
+                opening = _open_database(path, busy_timeout, clock)
+            yield cls._of(await stack.enter_async_context(opening))
+
+    @classmethod
+    def _of(cls, database: Database) -> Self:
+        return cls(
+            jobs=Jobs(database),
+            assets=Assets(database),
+            idempotency=IdempotencyKeys(database),
+            facts=Facts(database),
+            keys=Keys(database),
+            counters=Counters(database),
+        )
 
 
 @asynccontextmanager
-async def _open_database(path: Path, busy_timeout: float, clock: Clock) -> AsyncIterator[Database]:
+async def _open_database(
+    path: Path,
+    busy_timeout: float,
+    clock: Clock,
+    prepare: Callable[[Connection, str], None] = upgrade,
+) -> AsyncIterator[Database]:
     engine = sqlite_engine(path, busy_timeout)
 
     def connect() -> sqlite3.Connection:
         return connect_sqlite(path, busy_timeout)
 
     try:
-        await _upgrade(engine, path)
+        await _prepare(engine, path, prepare)
         async with (
             SqlThread(str(path), connect, SQLITE.begin_write) as writer,
             SqlThread(str(path), connect, SQLITE.begin_read) as reader,
@@ -79,11 +119,13 @@ async def _open_database(path: Path, busy_timeout: float, clock: Clock) -> Async
         await asyncio.shield(engine.dispose())
 
 
-async def _upgrade(engine: AsyncEngine, path: Path) -> None:
+async def _prepare(
+    engine: AsyncEngine, path: Path, prepare: Callable[[Connection, str], None]
+) -> None:
     writing = engine.execution_options(begin=SQLITE.begin_write)
     try:
         async with writing.begin() as connection:
-            await connection.run_sync(upgrade, str(path))
+            await connection.run_sync(prepare, str(path))
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error)
         raise StoreUnavailable(str(path), reason) from error

@@ -29,6 +29,12 @@ WAITS = "status = 'queued' AND lease_holder IS NULL"
 HELD = "lease_holder IS NOT NULL"
 """Which jobs somebody works on."""
 
+UNFINISHED = "completed_at IS NULL"
+"""Which jobs are not over."""
+
+LIVING = "revoked_at IS NULL"
+"""Which keys are good."""
+
 jobs = Table(
     "jobs",
     metadata,
@@ -79,6 +85,8 @@ _partial("jobs_deadline", "queue_deadline", where=f"{WAITS} AND queue_deadline I
 _partial("jobs_held", "lease_holder", "lease_until", where=HELD)
 _partial("jobs_held_turn", "pool", "turn", where=HELD)
 _partial("jobs_over", "expires_at", where="completed_at IS NOT NULL")
+# The second column is the same in all rows; with it, counting does not have to look at the jobs.
+_partial("jobs_unfinished", "owner", "completed_at", where=UNFINISHED)
 Index("jobs_owner", jobs.c.owner, jobs.c.number)
 
 owners = Table(
@@ -198,4 +206,38 @@ facts = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("secret_hash", Text, nullable=False, unique=True),
+    Column("workflows", Text),  # none: all
+    Column("may_graphs", Boolean, nullable=False),
+    Column("may_publish", Boolean, nullable=False),
+    Column("is_admin", Boolean, nullable=False),
+    Column("rate", Text),
+    Column("concurrent", Integer),
+    Column("priority_max", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("revoked_at", Double),
+    Column("last_used_at", Double),
+    sqlite_autoincrement=True,
+)
+Index(
+    "keys_living_name",
+    keys.c.name,
+    unique=True,
+    sqlite_where=text(LIVING),
+    postgresql_where=text(LIVING),
 )

@@ -62,7 +62,7 @@ def _unknown_nodes(graph: Graph, catalog: NodeCatalog) -> Problems:
             found[node_id] = [NodeProblem(None, "invalid_node", problem)]
         elif kind not in catalog:
             hint = did_you_mean(kind[:80], catalog.classes)
-            problem = f"The server has no node {shown(kind)}, as node {shown(node_id)} is.{hint}"
+            problem = f"Node {shown(node_id)} is a {shown(kind)}, which the server does not have.{hint}"
             found[node_id] = [NodeProblem(None, "unknown_node", problem)]
     return found
 

@@ -73,13 +73,16 @@ class Workflow:
     @classmethod
     def from_bytes(
         cls,
-        data: bytes | str,
+        data: bytes | str | Embedded,
         name: str = "workflow",
         *,
         source: str | None = None,
         sidecar: Sidecar | None = None,
     ) -> Workflow:
-        """Read the content of a workflow file; *source* names it in messages."""
+        """Read the content of a workflow file, or what a media file carries.
+
+        *source* names it in messages.
+        """
         named = source or f"workflow {name!r}"
         embedded = find_embedded(data, named) if isinstance(data, bytes) else None
         content: Embedded | bytes | str = embedded or data

@@ -1,0 +1,139 @@
+"""The workflows on offer as the JSON documents that callers see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from comfyserve.catalog.drift import Drift
+from comfyserve.catalog.entry import Entry
+from comfyserve.workflows.graph import nodes_of
+from comfyserve.workflows.parameters import Parameter
+from comfyserve.workflows.workflow import Workflow
+
+Document = dict[str, Any]
+
+_FIRST_WORDS: Final = 300
+"""The letters of a description that a list shows."""
+
+
+def workflow_item(
+    entry: Entry, drift: Sequence[Drift] = (), *, thumbnail_url: str | None = None
+) -> Document:
+    """One workflow in a list of them.
+
+    *thumbnail_url* is where its picture can be had; it is told only if there is one.
+    """
+    workflow = entry.workflow
+    sidecar = workflow.source.sidecar if workflow else None
+    return {
+        "name": entry.name,
+        "title": (workflow.title if workflow else "") or entry.name,
+        "description": _shortened(workflow.description if workflow else ""),
+        "source": entry.source,
+        "available": workflow is not None,
+        "public": sidecar is not None and sidecar.public,
+        "version": entry.version,
+        "changed_at": _moment(entry.changed_at),
+        "problem": entry.problem,
+        "drifted": sorted({one.backend for one in drift}),
+        "thumbnail_url": None if entry.thumbnail is None else thumbnail_url,
+    }
+
+
+def workflow_detail(
+    entry: Entry,
+    workflow: Workflow | None = None,
+    drift: Sequence[Drift] = (),
+    *,
+    thumbnail_url: str | None = None,
+) -> Document:
+    """All that a caller has to know of one workflow.
+
+    *workflow* is the entry's, described by the nodes of a backend (`Catalog.described`). *inputs*
+    is the JSON Schema of an object, in the order of forms; *basic* and *advanced* are the names
+    of its properties, so that a form can fold the second away.
+    """
+    workflow = workflow or entry.workflow
+    item = workflow_item(entry, drift, thumbnail_url=thumbnail_url)
+    parameters = workflow.parameters if workflow else ()
+    sidecar = workflow.source.sidecar if workflow else None
+    return item | {
+        "description": workflow.description if workflow else "",
+        "open": sidecar is not None and sidecar.open,
+        "timeout": sidecar.timeout if sidecar else None,
+        "format": workflow and ("api" if workflow.editor is None else "editor"),
+        "convention": workflow and workflow.convention,
+        "is_described": workflow is not None and workflow.catalog is not None,
+        "inputs": _schema(parameters),
+        "basic": [parameter.name for parameter in parameters if not parameter.advanced],
+        "advanced": [parameter.name for parameter in parameters if parameter.advanced],
+        "outputs": _outputs(workflow) if workflow else [],
+        "warnings": [*entry.warnings, *(_warnings(workflow) if workflow else ())],
+        "drift": [drift_document(one) for one in drift],
+    }
+
+
+def drift_document(drift: Drift) -> Document:
+    """Where a workflow no longer fits a backend."""
+    return {
+        "workflow": drift.workflow,
+        "backend": drift.backend,
+        "node": drift.node or None,
+        "input": drift.input,
+        "what": drift.what,
+        "message": drift.message,
+        "nearest": list(drift.nearest),
+    }
+
+
+def _schema(parameters: Sequence[Parameter]) -> Document:
+    properties = {parameter.name: _property(parameter) for parameter in parameters}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _property(parameter: Parameter) -> Document:
+    schema = parameter.json_schema() | {"x-kind": parameter.kind}
+    if not _is_json(schema.get("default")):
+        del schema["default"]
+    return schema | ({"x-advanced": True} if parameter.advanced else {})
+
+
+def _is_json(value: object) -> bool:
+    """Whether JSON can hold it: pictures carry graphs with NaN and Infinity in them."""
+    match value:
+        case float():
+            return math.isfinite(value)
+        case dict():
+            return all(map(_is_json, value.values()))
+        case list() | tuple():
+            return all(map(_is_json, value))
+        case _:
+            return True
+
+
+def _outputs(workflow: Workflow) -> list[Document]:
+    nodes = nodes_of(workflow.graph)
+    found = [nodes[node_id] for node_id in workflow.outputs if node_id in nodes]
+    return [
+        {"node_id": node.id, "class_type": node.class_type, "title": node.title} for node in found
+    ]
+
+
+def _warnings(workflow: Workflow) -> list[str]:
+    return [*map(str, workflow.warnings), *workflow.notes]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _FIRST_WORDS else f"{text[: _FIRST_WORDS - 2].rstrip()}.."
+
+
+def _moment(seconds: float) -> str:
+    """A time as ISO 8601 in UTC, to the millisecond; files may claim the oddest ones."""
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        moment = datetime.fromtimestamp(0, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
