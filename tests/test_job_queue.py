@@ -201,6 +201,40 @@ async def test_who_waits_for_work_is_woken(queue: JobQueue, runs: bool) -> None:
     assert await take(queue)
 
 
+async def test_who_claims_hears_whether_more_wait(queue: JobQueue) -> None:
+    """Behind the last job nobody is sent to look; behind any other he is."""
+    for _ in range(2):
+        await queue.submit(GRAPH)
+    first = await queue.claim("server", "http://gpu:8188", lease=30)
+    async with asyncio.timeout(5):
+        await queue.wait_for_work()
+
+    last = await queue.claim("server", "http://gpu:8188", lease=30)
+    sleeps = asyncio.create_task(queue.wait_for_work())
+    done, _ = await asyncio.wait([sleeps], timeout=0.05)
+
+    assert first is not None and first.more_wait
+    assert last is not None and not last.more_wait
+    assert not done
+    sleeps.cancel()
+
+
+async def test_who_follows_from_where_he_saw_it_misses_nothing(queue: JobQueue) -> None:
+    """What happened between the look and the following is told, each event once."""
+    seen = await queue.submit(GRAPH)
+    lease = await take(queue, runs=True)
+    following = queue.follow(lease.job_id, seen.record.last_event, since=seen)
+    await queue.finish(lease, StatusChanged(lease.job_id, JobStatus.SUCCEEDED))
+
+    async with asyncio.timeout(5):
+        told = [event async for event in following]
+
+    assert [event.status for event in told if isinstance(event, StatusChanged)] == [
+        JobStatus.RUNNING,
+        JobStatus.SUCCEEDED,
+    ]
+
+
 async def test_a_heartbeat_tells_what_is_to_be_stopped(queue: JobQueue) -> None:
     """A holder hears which of its jobs were canceled meanwhile, and which are no longer its."""
     canceled, goes_on, over = [await running(queue) for _ in range(3)]

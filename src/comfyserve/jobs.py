@@ -265,12 +265,16 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that was given to somebody to run, with all that running it takes."""
+    """A job that was given to somebody to run, with all that running it takes.
+
+    *more_wait* tells whether it left others behind in the queue; who does not know says so.
+    """
 
     lease: Lease
     record: JobRecord
     graph: Graph
     files: tuple[JobFile, ...]
+    more_wait: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,6 +202,12 @@ class Courier:
         self._wake = wake
         self._errands: asyncio.Queue[AsyncIterator[Output]] = asyncio.Queue(_MOST_ERRANDS)
         self._here: deque[Output] = deque()
+        self._sent = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is on its way."""
+        return self._sent == 0
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run_errands(), name="outputs")
@@ -219,7 +225,13 @@ class Courier:
 
     async def send(self, errand: AsyncIterator[Output]) -> None:
         """Have the outputs that *errand* yields fetched; waits while too many are on their way."""
-        await self._unless_failed(self._errands.put(errand))
+        self._sent += 1
+        if self._errands.full():
+            await self._unless_failed(self._errands.put(errand))
+            return
+        if self._task.done():
+            self._task.result()
+        self._errands.put_nowait(errand)
 
     def arrived(self) -> Iterator[Output]:
         """The outputs that came since the last time, in the order of their announcement.
@@ -241,6 +253,7 @@ class Courier:
             async for output in await self._errands.get():
                 self._here.append(output)
                 self._wake()
+            self._sent -= 1
             self._errands.task_done()
 
     async def _unless_failed(self, wait: Coroutine[Any, Any, None]) -> None:

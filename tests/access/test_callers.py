@@ -53,8 +53,7 @@ def test_a_permission_allows_its_own_thing_only(key: Key, what: str) -> None:
     [
         (
             "graphs",
-            "The key 'app' may not run graphs of its own. "
-            "That takes a key made with --graphs.",
+            "The key 'app' may not run graphs of its own. That takes a key made with --graphs.",
         ),
         (
             "publish",

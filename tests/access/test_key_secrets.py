@@ -23,7 +23,7 @@ def test_secrets_are_whole_and_differ() -> None:
 
 
 def test_a_secret_has_one_hash() -> None:
-    """The hash is always the same, another secret's is another, and it has nothing of the secret."""
+    """The hash is always the same, and that of another secret is another."""
     other = new_secret()
 
     assert hash_of(SECRET) == hash_of(SECRET) != hash_of(other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,3 +211,18 @@ async def test_the_same_nodes_read_again_are_no_news(
         await catalog.learn({"gpu1": changed(lambda info: info), "gpu2": nodes})
 
         assert await catalog.described("portrait", "gpu2") is before
+
+
+async def test_a_model_that_goes_does_not_flood_the_log(
+    changed: Callable[[Changed], NodeCatalog], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may take hundreds of workflows with it; the catalogue has them all."""
+    poor = changed(lambda info: _inputs(info, "CheckpointLoaderSimple").update(ckpt_name=[[], {}]))
+    published = [Published(f"w{number}", TEXT_TO_IMAGE) for number in range(30)]
+    async with Catalog.open(None, published=published) as catalog:
+        with caplog.at_level(logging.WARNING):
+            await catalog.learn({"gpu1": poor})
+
+        assert len(catalog.drift()) == 30
+    assert len(caplog.records) == 21
+    assert caplog.messages[-1] == "And 10 more workflows do not fit a backend."

@@ -10,6 +10,7 @@ import pytest
 from comfyserve.catalog import folder as rooms
 from comfyserve.catalog.entry import Entry
 from comfyserve.catalog.folder import PATIENCE, Folder, Look
+from comfyserve.catalog.reading import Group, Seen, read_group
 from comfyserve.workflows.graph import MAX_BYTES
 from tests.catalog.conftest import EDITOR, IMAGE_TO_IMAGE, MEDIA, TEXT_TO_IMAGE, WITHOUT
 
@@ -402,7 +403,7 @@ def test_a_huge_file_is_refused_without_being_read_whole(watcher: Watcher) -> No
 def test_a_folder_of_too_many_files_is_offered_in_part(
     watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Always the same part, and the folder's problem says where it ends."""
+    """Always the same part, and the folder's problem says so."""
     monkeypatch.setattr(rooms, "MOST_FILES", 3)
     for number in range(5):
         (watcher.path / f"w{number}.json").write_bytes(TEXT_TO_IMAGE)
@@ -411,7 +412,9 @@ def test_a_folder_of_too_many_files_is_offered_in_part(
 
     assert sorted(watcher.entries) == ["w0", "w1", "w2"]
     assert look.problem is not None
-    assert "those after w2.json are not offered" in look.problem
+    assert look.problem == (
+        "The folder wörk flows has more than 3 files for workflows; the others are not offered."
+    )
 
 
 def test_a_folder_that_goes_away_keeps_its_workflows(watcher: Watcher, tmp_path: Path) -> None:
@@ -427,3 +430,57 @@ def test_a_folder_that_goes_away_keeps_its_workflows(watcher: Watcher, tmp_path:
     assert all(look.problem and not look.changes for look in gone)
     assert all(look.problem is None and not look.changes for look in back)
     assert list(watcher.entries) == ["portrait"]
+
+
+def test_a_name_that_plays_tricks_does_not_get_into_messages() -> None:
+    """A file name may hold what moves a terminal's cursor, or no text at all."""
+    seen = Seen("grün\x1b[2J\udcff.json", (), 0.0)
+
+    assert seen.said == "grün?[2J?.json"
+
+
+def test_a_file_that_breaks_the_reader_takes_no_other_with_it(
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody thought of is told like any other problem, and the rest is offered."""
+
+    def breaking(folder: Path, group: Group) -> Entry:
+        if group.name == "bad":
+            raise ZeroDivisionError
+        return read_group(folder, group)
+
+    monkeypatch.setattr("comfyserve.catalog.folder.read_group", breaking)
+    for name in ("bad", "good"):
+        (watcher.path / f"{name}.json").write_bytes(TEXT_TO_IMAGE)
+
+    watcher.settle()
+
+    assert watcher.entries["good"].problem is None
+    assert watcher.entries["bad"].problem == (
+        "bad.json could not be read; the server's log says why."
+    )
+
+
+class QuickClock(Clock):
+    """Time passes whenever somebody looks at it."""
+
+    def __call__(self) -> float:
+        self.now += 0.05
+        return self.now
+
+
+def test_a_large_folder_is_read_in_parts(watcher: Watcher) -> None:
+    """A look ends after a while, so that what it read is offered; the next one goes on."""
+    watcher.folder = Folder(watcher.path, clock=QuickClock())
+    for number in range(60):
+        (watcher.path / f"w{number}.json").write_bytes(TEXT_TO_IMAGE)
+
+    first = watcher.look(at_once=True)
+    offered = len(watcher.entries)
+    for _ in range(60):
+        if watcher.look(at_once=True).is_whole:
+            break
+
+    assert not first.is_whole
+    assert 0 < offered < 60
+    assert len(watcher.entries) == 60

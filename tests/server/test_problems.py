@@ -16,7 +16,7 @@ from comfyserve import denials, errors, refusals
 from comfyserve.errors import ComfyServeError
 from comfyserve.server.problems import REQUEST_ID, STATUSES, Answered, told
 
-SECRET = "/home/ann/secret/place"
+SECRET = "/srv/secret/place"
 
 
 def failing(error: Exception, *, late: bool = False) -> Answered:

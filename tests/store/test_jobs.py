@@ -49,10 +49,11 @@ async def test_a_submitted_job_is_there_with_its_first_event(store: Store) -> No
         queue_deadline=START + 60,
     )
 
-    told = await store.jobs.submit(job)
+    standing = await store.jobs.submit(job)
 
     kept = await store.jobs.get(job.id, "ann")
-    assert told == (StatusChanged(job.id, JobStatus.QUEUED, seq=1),)
+    assert standing == (kept, 1)
+    told = (StatusChanged(job.id, JobStatus.QUEUED, seq=1),)
     assert await store.jobs.events(job.id) == told
     assert await store.jobs.graph(job.id) == GRAPH
     assert (kept.owner, kept.workflow, kept.priority) == ("ann", "portrait", 5)

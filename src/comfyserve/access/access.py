@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NOTICED_WITHIN: Final = 1.0
 """Seconds until what another process did to the keys holds here."""
 
+_NOTED_WITHIN: Final = 1.0
 _MOST_LETTERS: Final = 100
 _MOST: Final = 2**31 - 1
 
@@ -51,16 +52,16 @@ class Access:
     may share the keys: what one does to them, the others notice within `NOTICED_WITHIN`.
     """
 
-    def __init__(
-        self, store: Store, links: Links, known: KnownKeys, clock: Callable[[], float]
-    ) -> None:
-        self.links = links
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+        self.links = Links(store)
         self._keys = store.keys
         self._jobs = store.jobs
-        self._known = known
+        self._known = KnownKeys(-1, {})
         self._clock = clock
-        self._read_at = -inf
-        self._reading = asyncio.Lock()
+        self._looking = asyncio.Lock()
+        self._looked_at = -inf
+        self._looks_begun = 0
+        self._last_look = 0
         self._noted: dict[str, float] = {}
         self._places: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._rates: Rates | None = None
@@ -72,14 +73,13 @@ class Access:
         *clock* counts seconds from anywhere. All methods raise `StoreUnavailable` where the
         database fails, rather than let anybody in.
         """
-        links = Links(store)
-        await links.refresh()
-        known = await store.keys.known()
-        return cls(store, links, known or KnownKeys(0, {}), clock)
+        access = cls(store, clock)
+        await access._look()
+        return access
 
     async def asks_for_keys(self) -> bool:
         """Whether every request needs a key."""
-        await self._refresh(since=self._clock() - NOTICED_WITHIN)
+        await self._look_now_and_then()
         return len(self._known) > 0
 
     async def of(self, token: str | None) -> Caller:
@@ -87,17 +87,14 @@ class Access:
 
         Raises `Unauthorized`, saying what is wrong with it but never the token.
         """
-        if not await self.asks_for_keys():
+        await self._look_now_and_then()
+        key = await self._find(token) if token and is_whole(token) else None
+        if not self._known:
             return Caller()
         if not token:
             raise Unauthorized(_MISSING)
-        if not is_whole(token):
-            raise Unauthorized(_BROKEN)
-        key = await self._find(hash_of(token))
-        if not self._known:
-            return Caller()
         if key is None:
-            raise Unauthorized(_UNKNOWN)
+            raise Unauthorized(_UNKNOWN if is_whole(token) else _BROKEN)
         if not key.is_living:
             raise Unauthorized(_REVOKED)
         await self._note_use(key)
@@ -133,7 +130,7 @@ class Access:
         )
         secret = new_secret()
         await self._keys.add(key, hash_of(secret))
-        await self._refresh(since=self._clock())
+        await self._look()
         return NewKey(key, secret)
 
     async def list(self) -> tuple[Key, ...]:
@@ -146,7 +143,7 @@ class Access:
         Its jobs go on, and what it made stays. Raises `KeyNotFound`.
         """
         key = await self._keys.revoke(await self._id_of(which) if _is_secret(which) else which)
-        await self._refresh(since=self._clock())
+        await self._look()
         return key
 
     async def reset(self) -> int:
@@ -155,7 +152,7 @@ class Access:
         What the keys made still belongs to them, so nobody sees it. Says how many they were.
         """
         forgotten = await self._keys.forget_all()
-        await self._refresh(since=self._clock())
+        await self._look()
         return forgotten
 
     async def spend(self, caller: Caller) -> None:
@@ -187,35 +184,41 @@ class Access:
 
     async def verify(self, path: str, token: str) -> None:
         """Let a signed link open *path*. Raises `LinkExpired` and `Forbidden`; see `Links`."""
-        await self._refresh(since=self._clock() - NOTICED_WITHIN)
+        await self._look_now_and_then()
         self.links.verify(path, token, self._keys.now())
 
     async def _id_of(self, secret: str) -> str:
-        await self._refresh(since=self._clock())
+        await self._look()
         key = self._known.of(hash_of(secret)) if is_whole(secret) else None
         if key is None:
             raise KeyNotFound(f"{PREFIX}...")
         return key.id
 
-    async def _find(self, secret_hash: str) -> Key | None:
+    async def _find(self, secret: str) -> Key | None:
+        secret_hash = hash_of(secret)
         if key := self._known.of(secret_hash):
             return key
         # Another process may have made it a moment ago, and its holder shall not wait.
-        await self._refresh(since=self._clock())
+        await self._look()
         return self._known.of(secret_hash)
 
-    async def _refresh(self, since: float) -> None:
-        """Know the keys as they were at *since* or later; who asks together looks once."""
-        if self._read_at >= since:
-            return
-        async with self._reading:
-            if self._read_at >= since:
+    async def _look_now_and_then(self) -> None:
+        if self._clock() - self._looked_at > NOTICED_WITHIN:
+            await self._look()
+
+    async def _look(self) -> None:
+        """Know the keys as they are now, or later; all who ask together share one look."""
+        # Counted, as a clock may stand still between somebody's look and a change after it.
+        begun = self._looks_begun
+        async with self._looking:
+            if self._last_look > begun:
                 return
+            self._looks_begun += 1
             now = self._clock()
             await self.links.refresh()
             if (known := await self._keys.known(unless=self._known.change)) is not None:
                 self._take(known)
-            self._read_at = now
+            self._looked_at, self._last_look = now, self._looks_begun
 
     def _take(self, known: KnownKeys) -> None:
         self._known = known
@@ -227,9 +230,10 @@ class Access:
         if now - self._noted.get(key.id, -inf) < USE_NOTED_EVERY:
             return
         self._noted[key.id] = now
-        # A disk that is full must not turn those away who only look.
-        with suppress(StoreUnavailable):
-            await self._keys.note_use(key.id)
+        # A disk that is full or busy must not turn those away who only look, nor keep them long.
+        with suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(_NOTED_WITHIN):
+                await self._keys.note_use(key.id)
 
 
 def _is_secret(text: str) -> bool:

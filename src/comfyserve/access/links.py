@@ -61,6 +61,8 @@ class Links:
         self._generation, self._secret = generation, bytes.fromhex(kept)
 
     def _token(self, path: str, expiry: int) -> str:
+        if not self._secret:
+            raise RuntimeError("the secret was not learned; call refresh() first")
         message = f"{expiry}.{self._generation}.{path}".encode(errors="surrogatepass")
         signature = hmac.digest(self._secret, message, "sha256")[:_SIGNATURE_BYTES]
         return f"{expiry}.{self._generation}.{urlsafe_b64encode(signature).decode('ascii')}"

@@ -15,9 +15,12 @@ def refused_classes(graph: Graph, allow: Iterable[str] = (), deny: Iterable[str]
     *allow* and *deny* are patterns as in file names, where letter case counts: ``Load*``. What is
     denied is refused even where it is allowed; without *allow* all else may be used.
 
-    >>> graph = {"1": {"class_type": "LoadImage"}, "2": {"class_type": "RunPython"}}
-    >>> refused_classes(graph, deny=["Run*"]), refused_classes(graph, allow=["*Image"])
-    (['RunPython'], ['RunPython'])
+    >>> names = {"1": "LoadImage", "2": "RunPython"}
+    >>> graph = {node_id: {"class_type": name, "inputs": {}} for node_id, name in names.items()}
+    >>> refused_classes(graph, deny=["Run*"])
+    ['RunPython']
+    >>> refused_classes(graph, allow=["Run*"])
+    ['LoadImage']
     """
     allowed, denied = tuple(allow) or ("*",), tuple(deny)
     names = dict.fromkeys(node.class_type for node in nodes_of(graph).values())

@@ -12,7 +12,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
@@ -180,7 +180,7 @@ class Blobs:
         target = blob_key(hash)
         await self._holds.take(hash)
         kept.hashes.append(hash)
-        with _disk_errors(self._root / target):
+        with _disk_errors(arriving.path):
             await asyncio.to_thread(self._keep, arriving, self._root / target)
         writer.hash, writer.location = hash, target
 
@@ -242,6 +242,10 @@ class BlobWriter:
     def size_bytes(self) -> int:
         """How many bytes came so far."""
         return self._arriving.size_bytes
+
+    def digest(self) -> str:
+        """The hash of what came so far, as hex."""
+        return self._arriving.digest()
 
     async def write(self, chunk: bytes) -> None:
         """Take the next bytes."""

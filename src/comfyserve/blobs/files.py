@@ -69,7 +69,7 @@ class Arriving:
 
 
 class Reading:
-    """The bytes of a file from *start* up to before *end*, piece by piece. `close` it at the end."""
+    """A file's bytes from *start* up to before *end*, piece by piece. `close` it at the end."""
 
     def __init__(self, path: Path, start: int, end: int | None) -> None:
         self._path = path

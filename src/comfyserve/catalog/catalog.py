@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,11 +42,19 @@ PAUSE: Final = 0.3
 SHORT_PAUSE: Final = 0.1
 """Seconds until the next look where a file seems to be just being written."""
 
-_SHARE: Final = 20
-"""How many times longer than a look took the pause after it is, at least."""
+_SHARE: Final = 30
+_SHARE_OF_FEW: Final = 2
+"""How many times longer than a look took the pause after it is, at least; the second where a file
+seems to be just being written."""
+
+_RECENT: Final = 8
+"""The looks by which it is told how long one takes."""
 
 _MOST_DESCRIBED: Final = 256
 """Workflows that are kept as a backend's nodes describe them."""
+
+_MOST_LOGGED: Final = 20
+"""Workflows that the log names at a time: a model that goes may take hundreds with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +215,7 @@ class Catalog:
         async with self._lock:
             self._take(published, entry)
             await self._serve([key_of(published.name)])
-        return self[published.name]
+        return entry
 
     async def withdraw(self, name: str) -> None:
         """Offer it no longer. Raises `WorkflowNotFound` where none is published under *name*."""
@@ -254,14 +263,15 @@ class Catalog:
 
     async def _watch(self, pause: float) -> None:
         """Look at the folder again and again; ends only by being canceled."""
+        looks: deque[Look] = deque(maxlen=_RECENT)
         while self._folder is not None:
             rest = pause
             try:
-                look = await self._look(self._folder)
+                looks.append(await self._look(self._folder))
             except Exception:
                 log.exception("The folder of workflows could not be looked at")
             else:
-                rest = _pause_after(look, pause)
+                rest = _pause_after(looks, pause)
             await asyncio.sleep(rest)
 
     async def _look(self, folder: Folder, *, at_once: bool = False) -> Look:
@@ -310,6 +320,7 @@ class Catalog:
         """Hold everything against the backends, and tell for which *names* that came out anew."""
         names = list(names)
         await self._fitting.fit(self._entries.values())
+        worse: list[Drift] = []
         for name in names:
             entry = self._by_name.get(name)
             drift = self._fitting.drift(name) if entry is not None else ()
@@ -318,16 +329,25 @@ class Catalog:
             self._drift.pop(name, None)
             if drift:
                 self._drift[name] = drift
-                log.warning("%s no longer fits %s: %s", name, drift[0].backend, drift[0].message)
+                worse.append(drift[0])
             if entry is not None:
                 self._listeners.tell([Change(name, entry, drift)])
+        for one in worse[:_MOST_LOGGED]:
+            log.warning("%s does not fit %s: %s", one.workflow, one.backend, one.message)
+        if len(worse) > _MOST_LOGGED:
+            log.warning("And %d more workflows do not fit a backend.", len(worse) - _MOST_LOGGED)
 
 
-def _pause_after(look: Look, pause: float) -> float:
-    if not look.is_whole:
+def _pause_after(looks: Sequence[Look], pause: float) -> float:
+    """Looking takes only a small share of a processor, and half of a slow disk's time at most."""
+    latest = looks[-1]
+    if not latest.is_whole:
         return 0.0
-    wanted = pause if look.is_settled else min(SHORT_PAUSE, pause)
-    return max(wanted, _SHARE * look.seconds)
+    # A busy machine makes now and then one look slow; the quickest tells what a look takes.
+    seconds, waited = min(look.seconds for look in looks), min(look.waited for look in looks)
+    if latest.is_settled:
+        return max(pause, _SHARE * seconds, waited)
+    return max(min(SHORT_PAUSE, pause), _SHARE_OF_FEW * seconds, waited)
 
 
 def _checked(folder: Path) -> Path:

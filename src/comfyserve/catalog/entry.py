@@ -17,8 +17,8 @@ class Entry:
     is not that one. *version* is a hash of the bytes that *workflow* was read from, the sidecar's
     among them; *changed_at* is when they were written, in seconds since the epoch. *warnings* are
     sentences about what stands in its way without harming it, such as a second file of that name.
-    *file* is the file's name in the folder. *thumbnail* is the picture's file there, empty for a
-    published picture, and None where there is none.
+    *file* is the file's name in the folder, as it can be shown. *thumbnail* is the picture's file
+    there, empty for a published picture, and None where there is none.
     """
 
     name: str

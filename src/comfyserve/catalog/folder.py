@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -45,7 +45,7 @@ class Look:
     *changes* has the new entry of each name that changed, None where it is gone. *problem* says
     why the folder could not be looked at, or not at all of it. *is_whole*: nothing was left unread
     for want of time. *is_settled*: nothing looks as if it were just being written. *seconds* is
-    what it took to look, without what was read.
+    what it took of the processor to look, *waited* by the clock, both without what was read.
     """
 
     changes: dict[str, Entry | None]
@@ -53,9 +53,13 @@ class Look:
     is_whole: bool = True
     is_settled: bool = True
     seconds: float = 0.0
+    waited: float = 0.0
 
 
 Files = tuple[Seen, ...]
+
+_State = tuple[int, int, int, int, float, str]
+"""What can tell that a file changed: times, size, number; when it was written; its refusal."""
 
 
 @dataclass(slots=True)
@@ -83,40 +87,39 @@ class Folder:
         self.path = path
         self._patience = patience
         self._clock = clock
+        self._found: dict[str, _State] = {}
+        self._files: dict[str, dict[str, Seen]] = {}
         self._watched: dict[str, _Watched] = {}
+        # The names that another look has to deal with, whether their files change or not.
+        self._open: set[str] = set()
 
     def look(self, *, at_once: bool = False) -> Look:
         """See what changed, and read it; *at_once* also what was never seen before."""
-        now = self._clock()
+        now, begin = self._clock(), time.thread_time()
         try:
-            groups, problem = self._groups()
+            found, problem = self._find()
         except OSError as error:
             return Look({}, f"The folder {self.path.name} cannot be read: {_reason(error)}")
-        seconds = self._clock() - now
+        moved = self._notice(found, now, at_once=at_once)
+        seconds, waited = time.thread_time() - begin, self._clock() - now
+        enough = self._clock() + max(_AT_A_TIME, 2 * waited)
         look = _Looking(self.path, now, self._patience)
-        for key in sorted(groups.keys() | self._watched.keys()):
-            files, watched = groups.get(key, ()), self._watched.get(key)
-            if watched is None:
-                watched = self._watched[key] = _Watched(files, now)
-                is_steady = at_once
-            else:
-                is_steady = watched.seen == files
-            if not is_steady:
-                watched.seen, watched.since = files, now
-            if files == watched.told and files and now < watched.retry_at:
-                continue
-            if not is_steady:
+        for key in sorted(self._open):
+            watched = self._watched[key]
+            if key in moved:
                 look.is_settled = False
-            elif self._clock() - now - seconds > _AT_A_TIME:
+            elif self._clock() > enough:
                 look.is_whole = False
-            elif files:
-                look.read(key, watched)
-            else:
-                look.lose(key, self._watched.pop(key))
-        return Look(look.changes, problem, look.is_whole, look.is_settled, seconds)
+            elif not watched.seen:
+                look.lose(key, watched)
+                del self._watched[key]
+                self._open.discard(key)
+            elif look.deal_with(key, watched):
+                self._open.discard(key)
+        return Look(look.changes, problem, look.is_whole, look.is_settled, seconds, waited)
 
-    def _groups(self) -> tuple[dict[str, Files], str | None]:
-        """The files of each name, and what is wrong with the folder."""
+    def _find(self) -> tuple[dict[str, _State], str | None]:
+        """The state of each file, and what is wrong with the folder."""
         root = os.path.realpath(self.path)
         with os.scandir(root) as found:
             entries = [entry for entry in found if _matters(entry.name)]
@@ -125,16 +128,43 @@ class Folder:
             entries = sorted(entries, key=lambda entry: entry.name)[:MOST_FILES]
             problem = (
                 f"The folder {self.path.name} has more than {MOST_FILES:,} files for workflows; "
-                f"those after {entries[-1].name} are not offered."
+                f"the others are not offered."
             )
-        groups: dict[str, list[Seen]] = {}
-        for seen in _seen(entries, root):
-            groups.setdefault(key_of(name_of(seen.stem)), []).append(seen)
-        # The order in which a disk lists files may change by itself.
-        ordered = {
-            key: tuple(sorted(files, key=lambda seen: seen.name)) for key, files in groups.items()
-        }
-        return {key: files for key, files in ordered.items() if _any_workflow(files)}, problem
+        states = ((entry.name, _state(entry, root)) for entry in entries)
+        return {name: state for name, state in states if state}, problem
+
+    def _notice(self, found: dict[str, _State], now: float, *, at_once: bool) -> set[str]:
+        """Remember what is there now, and return the names whose files are still moving."""
+        differing = {name for name, _ in found.items() ^ self._found.items()}
+        self._found = found
+        keys: set[str] = set()
+        for name in differing:
+            key = key_of(name_of(os.path.splitext(name)[0]))
+            keys.add(key)
+            files = self._files.setdefault(key, {})
+            if state := found.get(name):
+                files[name] = Seen(name, state[:4], state[4], state[5])
+            else:
+                files.pop(name, None)
+        return {key for key in keys if self._moves(key, now, at_once=at_once)}
+
+    def _moves(self, key: str, now: float, *, at_once: bool) -> bool:
+        by_name, watched = self._files[key], self._watched.get(key)
+        if not by_name:
+            del self._files[key]
+        files = tuple(by_name[name] for name in sorted(by_name))
+        if not _any_workflow(files):
+            files = ()
+        if watched is None and not files:
+            return False
+        self._open.add(key)
+        if watched is None:
+            self._watched[key] = _Watched(files, now)
+            return not at_once
+        if watched.seen == files:
+            return False
+        watched.seen, watched.since = files, now
+        return True
 
 
 @dataclass(slots=True)
@@ -148,32 +178,35 @@ class _Looking:
     is_whole: bool = True
     is_settled: bool = True
 
-    def read(self, key: str, watched: _Watched) -> None:
+    def deal_with(self, key: str, watched: _Watched) -> bool:
+        """Read what does not move any more; whether nothing is left to do."""
         files, is_patient = watched.seen, self.now - watched.since < self.patience
-        if watched.tried == files and is_patient and files != watched.told:
+        if files == watched.told and self.now < watched.retry_at:
+            return watched.retry_at == float("inf")
+        if watched.tried == files != watched.told and is_patient:
             self.is_settled = False
-            return
+            return False
         group = Group.of(files)
-        assert group is not None  # no other files are watched
         watched.tried, watched.retry_at = files, float("inf")
         try:
             entry = read_group(self.folder, group)
         except OSError as error:
-            problem = str(WorkflowUnreadable(group.file.name, f"cannot be read: {_reason(error)}"))
+            problem = str(WorkflowUnreadable(group.file.said, f"cannot be read: {_reason(error)}"))
             watched.retry_at = self.now + _RETRY
         except ComfyServeError as error:
             problem = str(error)
         except Exception:
             # A file that breaks the reader must not take the others with it.
-            log.exception("A workflow file could not be read: %s", group.file.name)
-            problem = f"{group.file.name} could not be read; the server's log says why."
+            log.exception("A workflow file could not be read: %s", group.file.said)
+            problem = f"{group.file.said} could not be read; the server's log says why."
         else:
             self._tell(key, watched, _of_same_content(entry, watched.entry))
-            return
+            return True
         if is_patient and time.time() - max(seen.written_at for seen in files) < _OLD:
             self.is_settled = False
-        else:
-            self._tell(key, watched, _broken(group, files, problem, watched.entry))
+            return False
+        self._tell(key, watched, _broken(group, files, problem, watched.entry))
+        return watched.retry_at == float("inf")
 
     def lose(self, key: str, watched: _Watched) -> None:
         if watched.entry is not None:
@@ -196,7 +229,11 @@ def _of_same_content(entry: Entry, before: Entry | None) -> Entry:
 def _broken(group: Group, files: Files, problem: str, before: Entry | None) -> Entry:
     """The last good version with what is wrong with the latest; gone with the file it was in."""
     sentence = problem if problem.endswith((".", "?", "!")) else f"{problem}."
-    if before is None or before.workflow is None or before.file not in {s.name for s in files}:
+    if (
+        before is None
+        or before.workflow is None
+        or before.file not in {seen.said for seen in files}
+    ):
         return Entry(
             group.name,
             "folder",
@@ -204,7 +241,7 @@ def _broken(group: Group, files: Files, problem: str, before: Entry | None) -> E
             changed_at=group.written_at,
             problem=sentence,
             warnings=group.warnings(),
-            file=group.file.name,
+            file=group.file.said,
         )
     kept = f"{sentence} The version before is still offered."
     return replace(before, problem=kept, warnings=group.warnings())
@@ -216,30 +253,25 @@ def _any_workflow(files: Files) -> bool:
 
 def _matters(name: str) -> bool:
     # Hidden files are what editors and copying programs have not finished.
-    return not name.startswith((".", "~$")) and os.path.splitext(name)[1].lower() in WATCHED
+    return name[name.rfind(".") :].lower() in WATCHED and not name.startswith((".", "~$"))
 
 
-def _seen(entries: list[os.DirEntry[str]], root: str) -> Iterator[Seen]:
-    for entry in entries:
-        try:
-            if seen := _one_seen(entry, root):
-                yield seen
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            yield Seen(entry.name, (), 0.0, f"cannot be read: {_reason(error)}")
-
-
-def _one_seen(entry: os.DirEntry[str], root: str) -> Seen | None:
-    """The file; None for a folder, a pipe or a device, which could only be waited for."""
-    if entry.is_symlink() and (refusal := _refused_link(entry, root)):
-        stat = entry.stat(follow_symlinks=False)
-    elif entry.is_file():
-        stat, refusal = entry.stat(), ""
-    else:
+def _state(entry: os.DirEntry[str], root: str) -> _State | None:
+    """What the file is like; None for a folder, a pipe or a device, which could hold us up."""
+    refusal = ""
+    try:
+        if entry.is_symlink() and (refusal := _refused_link(entry, root)):
+            stat = entry.stat(follow_symlinks=False)
+        elif entry.is_file():
+            stat = entry.stat()
+        else:
+            return None
+    except FileNotFoundError:
         return None
-    stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_ctime_ns)
-    return Seen(entry.name, stamp, stat.st_mtime, refusal)
+    except OSError as error:
+        return 0, 0, 0, 0, 0.0, f"cannot be read: {_reason(error)}"
+    times = stat.st_mtime_ns, stat.st_ctime_ns
+    return *times, stat.st_size, stat.st_ino, stat.st_mtime, refusal
 
 
 def _refused_link(entry: os.DirEntry[str], root: str) -> str:

@@ -53,6 +53,11 @@ class Seen:
     refusal: str = ""
 
     @property
+    def said(self) -> str:
+        """Its name for messages and logs, without what could play tricks there."""
+        return "".join(letter if letter.isprintable() else "?" for letter in self.name)
+
+    @property
     def stem(self) -> str:
         return os.path.splitext(self.name)[0]
 
@@ -71,14 +76,12 @@ class Group:
     others: tuple[Seen, ...]
 
     @classmethod
-    def of(cls, files: Sequence[Seen]) -> Group | None:
-        """Who is what; None where no file could hold a workflow."""
+    def of(cls, files: Sequence[Seen]) -> Group:
+        """Who is what among *files*, of which one at least is no sidecar."""
         ranked = sorted(
             (file for file in files if file.ending in _ENDINGS),
             key=lambda file: (_ENDINGS.index(file.ending), file.name),
         )
-        if not ranked:
-            return None
         first, *others = ranked
         sidecars = (file for file in files if file.ending == SIDECAR)
         shows_itself = first.ending in _SHOWN_ENDINGS
@@ -101,7 +104,7 @@ class Group:
 
     def warnings(self) -> tuple[str, ...]:
         return tuple(
-            f"{other.name} would have the same name, so it is not offered. Rename it."
+            f"{other.said} would have the same name, so it is not offered. Rename it."
             for other in self.others
         )
 
@@ -113,7 +116,7 @@ def read_group(folder: Path, group: Group) -> Entry:
     """
     content = _content(folder, group.file)
     sidecar = "" if group.sidecar is None else _sidecar_text(folder, group.sidecar)
-    workflow = _workflow(group.name, content, group.file.name, sidecar, group.sidecar)
+    workflow = _workflow(group.name, content, group.file.said, sidecar, group.sidecar)
     picture = group.picture
     return Entry(
         group.name,
@@ -122,7 +125,7 @@ def read_group(folder: Path, group: Group) -> Entry:
         version_of(content, sidecar),
         group.written_at,
         warnings=group.warnings(),
-        file=group.file.name,
+        file=group.file.said,
         thumbnail=picture.name if picture else None,
         thumbnail_version=_hashed(repr(picture).encode()) if picture else "",
     )
@@ -174,7 +177,7 @@ def _content(folder: Path, seen: Seen) -> Embedded | bytes:
     _check(seen)
     with (folder / seen.name).open("rb") as opened:
         # A film is too large to be read whole.
-        if embedded := find_embedded(opened, seen.name):
+        if embedded := find_embedded(opened, seen.said):
             return embedded
         opened.seek(0)
         return opened.read(MAX_BYTES + 1)
@@ -187,18 +190,18 @@ def _sidecar_text(folder: Path, seen: Seen) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError:
-        raise WorkflowUnreadable(seen.name, "is not UTF-8 text") from None
+        raise WorkflowUnreadable(seen.said, "is not UTF-8 text") from None
 
 
 def _check(seen: Seen) -> None:
     if seen.refusal:
-        raise WorkflowUnreadable(seen.name, seen.refusal)
+        raise WorkflowUnreadable(seen.said, seen.refusal)
 
 
 def _workflow(
     name: str, content: Embedded | bytes, source: str, sidecar: str, beside: Seen | None
 ) -> Workflow:
-    called = beside.name if beside else f"The sidecar of {name}"
+    called = beside.said if beside else f"The sidecar of {name}"
     described = read_sidecar(sidecar, called) if beside or sidecar else None
     return Workflow.from_bytes(content, name, source=source, sidecar=described)
 

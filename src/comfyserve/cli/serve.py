@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from comfyserve import __version__
-from comfyserve.cli.engine_process import engine_process
+from comfyserve.cli.engine_process import lasting_engine
 from comfyserve.comfy.http import Http, Timeouts
 from comfyserve.denials import AddressUnusable, ExtraMissing
 from comfyserve.errors import BackendError, EngineUnavailable
@@ -92,7 +92,7 @@ async def _with_backend(settings: Settings) -> AsyncIterator[tuple[Settings, str
 async def _engine() -> AsyncIterator[str]:
     async with AsyncExitStack() as stack:
         try:
-            url = await stack.enter_async_context(engine_process())
+            url = await stack.enter_async_context(lasting_engine(_say))
         except EngineUnavailable as error:
             raise EngineUnavailable(
                 f"{error.reason.rstrip('.')}. Name a ComfyUI with --backend, or start one"

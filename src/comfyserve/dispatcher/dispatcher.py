@@ -118,10 +118,9 @@ class Dispatcher:
                 log.warning("No job can be claimed: %s", error, exc_info=not is_known)
                 await asyncio.sleep(_STORE_PAUSE)
                 continue
-            if claim is None:
-                await self._queue.wait_for_work()
-            else:
+            if claim is not None:
                 self._start(claim, lane, is_taken_up=False)
+            await self._queue.wait_for_work()
 
     async def _claim(self, member: Member) -> Claim | None:
         """The next job; one that is claimed while we are told to stop goes back at once."""

@@ -10,18 +10,16 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Final
 
-from comfyserve import execution
-from comfyserve.assets import InputFile, Upload
-from comfyserve.comfy.backend import Running, Waiting
-from comfyserve.comfy.records import HistoryEntry
 from comfyserve.dispatcher import verdicts
+from comfyserve.dispatcher.bringing import Bringing, ExtraDataLost
 from comfyserve.dispatcher.desk import Desk
-from comfyserve.dispatcher.news import Batch, News
+from comfyserve.dispatcher.ledger import Ledger
+from comfyserve.dispatcher.news import News
 from comfyserve.errors import BackendError, BackendUnreachable, ComfyServeError, GraphRejected
-from comfyserve.events import NumberedEvent, ProgressMade, StatusChanged
+from comfyserve.events import StatusChanged
 from comfyserve.execution import Execution
 from comfyserve.fleet import Member
-from comfyserve.jobs import Claim, Job, JobError, JobStatus
+from comfyserve.jobs import Claim, JobError, JobStatus
 from comfyserve.outputs import Sink
 from comfyserve.refusals import LeaseLost, StoreUnavailable
 
@@ -56,7 +54,6 @@ class JobRun:
         lost: Callable[[], None],
     ) -> None:
         self.id = claim.record.id
-        self.is_ending = False
         self.was_left = False
         self.was_lost = False
         self._ahead = ahead
@@ -69,6 +66,7 @@ class JobRun:
         self._moved = moved
         self._lost = lost
         self._news = News(claim.record.status)
+        self._ledger = Ledger(desk, claim, self._news)
         self._execution: Execution | None = None
         self._hearing: asyncio.Task[StatusChanged] | None = None
         self._cancels: set[asyncio.Task[None]] = set()
@@ -78,9 +76,13 @@ class JobRun:
             self.begin()
         self._is_canceling = claim.record.status is JobStatus.CANCELING
         self._is_timed_out = False
-        self._has_lease = True
         self._is_done = False
         self._over = asyncio.Event()
+
+    @property
+    def is_ending(self) -> bool:
+        """Its end, or that it goes back to the queue, is being written."""
+        return self._ledger.is_ended
 
     @property
     def is_inside(self) -> bool:
@@ -137,12 +139,12 @@ class JobRun:
         """Its caller wants it canceled, or it was because nobody knew that it runs."""
         self._is_canceling = True
         if status is JobStatus.CANCELED:
-            self._has_lease = False
+            self._ledger.has_lease = False
         self._stop_execution()
 
     def lose(self) -> None:
         """It is somebody else's now; nothing is written of it any more."""
-        self._has_lease = False
+        self._ledger.has_lease = False
         self._stop_execution()
 
     def look_around(self) -> None:
@@ -166,12 +168,12 @@ class JobRun:
         return self._is_taken_up or (self._execution is not None and self._execution.is_sent)
 
     async def _go(self) -> None:
-        if not self._has_lease:
+        if not self._ledger.has_lease:
             return
         async with self._desk.blobs.keeping() as sink:
             self._hearing = hearing = asyncio.create_task(self._hear(sink), name=f"job {self.id}")
             hearing.add_done_callback(lambda _: self._news.close())
-            await self._write_down()
+            await self._ledger.write_down(self.lose)
             if not hearing.done():
                 # It ends here; its place is free once the backend has let go of it.
                 await self._fail(verdicts.timed_out(self._desk.timeout or 0))
@@ -180,14 +182,14 @@ class JobRun:
 
     async def _take_end(self, hearing: asyncio.Task[StatusChanged]) -> None:
         """Keep how the execution ended, or try again."""
-        if self.is_ending:
+        if self._ledger.is_ended:
             return
         if hearing.cancelled():
             await self._leave_unbegun()
             return
         try:
             end = hearing.result()
-        except (GraphRejected, _ExtraDataLost) as error:
+        except (GraphRejected, ExtraDataLost) as error:
             await self._fail(verdicts.refusal(error))
         except BackendError as error:
             is_refused = isinstance(error, BackendUnreachable) and error.refused
@@ -209,8 +211,10 @@ class JobRun:
         await self._turn.wait()
         if self._is_taken_up:
             await self._wait_for_backend()
-        self._execution = run = await self._begin(sink)
-        if self._is_taken_up:
+        bringing = Bringing(self._desk, self._claim, self._member, self._look)
+        self._execution = run = await bringing.begin(sink, is_taken_up=self._is_taken_up)
+        if run.is_resumed:
+            self._is_taken_up = True
             self._moved()
         if self._is_canceling:
             self._stop_execution()
@@ -231,48 +235,6 @@ class JobRun:
                 await self._member.wait_until_up()
         except TimeoutError:
             raise asyncio.CancelledError from None
-
-    async def _begin(self, sink: Sink) -> Execution:
-        """Take up an attempt that the backend still has; else bring the job there anew."""
-        record, backend = self._claim.record, self._member.backend
-        there = record.prompt_id if self._is_taken_up else await self._earlier_attempt()
-        keep_temp = self._desk.keep_temp
-        job = Job(self.id, self._claim.graph)
-        if there is not None:
-            self._is_taken_up = True
-            return execution.resume(
-                backend, job, sink, prompt_id=there, keep_temp=keep_temp, moved=self._look
-            )
-        extra_data = self._desk.queue.extra_data(self.id)
-        if record.has_extra_data and extra_data is None:
-            raise _ExtraDataLost(self.id)
-        files = tuple(
-            InputFile(
-                file.targets,
-                Upload(file.name, path=self._desk.blobs.path(file.hash), hash=file.hash),
-                file.mask_of,
-            )
-            for file in self._claim.files
-        )
-        job = replace(job, files=files, extra_data=extra_data or {})
-        return execution.run(
-            backend, job, sink, prompt_id=record.prompt_id, keep_temp=keep_temp, moved=self._look
-        )
-
-    async def _earlier_attempt(self) -> str | None:
-        """The prompt_id of an attempt that was believed lost, but is there or went well."""
-        if self._claim.record.attempts == 1 or self.id in self._desk.run_anew:
-            return None
-        for attempt in reversed(await self._desk.queue.attempts(self.id)):
-            if attempt.backend != self._member.name:
-                continue
-            if attempt.prompt_id == self._claim.record.prompt_id:
-                continue
-            found = await self._member.backend.whereabouts(attempt.prompt_id)
-            is_good = isinstance(found, HistoryEntry) and found.completed
-            if is_good or isinstance(found, (Running, Waiting)):
-                return attempt.prompt_id
-        return None
 
     def _look(self) -> None:
         """The execution came to the backend, or left it."""
@@ -314,29 +276,6 @@ class JobRun:
         except BackendError as error:
             log.warning("A backend could not be told to stop: %s", error, extra=self._named)
 
-    # Writing down
-
-    async def _write_down(self) -> None:
-        """Keep and tell what is heard, as it comes; what is left then goes with the end."""
-        while (batch := await self._news.next()) is not None:
-            if self._has_lease and batch.lasting:
-                try:
-                    await self._record(batch.lasting)
-                except LeaseLost:
-                    self.lose()
-            if self._has_lease:
-                self._tell(batch)
-
-    async def _record(self, events: list[NumberedEvent]) -> None:
-        queue, lease = self._desk.queue, self._claim.lease
-        await self._desk.write(self.id, lambda: queue.record(lease, events))
-
-    def _tell(self, batch: Batch) -> None:
-        if batch.preview is not None:
-            self._desk.queue.tell(batch.preview)
-        if batch.progress is not None:
-            self._desk.queue.tell(ProgressMade(self.id, batch.progress))
-
     # Ending
 
     async def _conclude(self, end: StatusChanged) -> None:
@@ -352,7 +291,7 @@ class JobRun:
         elif end.status is JobStatus.CANCELED and self._is_timed_out and not self._is_canceling:
             await self._fail(verdicts.timed_out(self._desk.timeout or 0), end)
         else:
-            await self._finish(end)
+            await self._ledger.finish(end)
 
     async def _try_again(self, why: JobError, *, counts: bool = True) -> None:
         """Give the job back to the queue, unless it was tried too often or costs money."""
@@ -362,11 +301,11 @@ class JobRun:
         attempts = self._claim.record.attempts - self._desk.excused[self.id]
         paid = await self._paid_nodes()
         if self._is_canceling:
-            await self._finish(StatusChanged(self.id, JobStatus.CANCELED))
+            await self._ledger.finish(StatusChanged(self.id, JobStatus.CANCELED))
         elif self._is_timed_out:
             await self._fail(verdicts.timed_out(self._desk.timeout or 0))
         elif not counts:
-            await self._requeue(f"{reason}. The job waits for a backend.", counts=False)
+            await self._ledger.requeue(f"{reason}. The job waits for a backend.", counts=False)
         elif paid is not None:
             await self._fail(replace(why, message=f"{reason}. It is not run again, as {paid}."))
         elif attempts >= self._desk.attempts:
@@ -375,7 +314,7 @@ class JobRun:
         else:
             log.warning("A job runs again: %s", why.message, extra=self._named)
             await self._let_those_ahead_go_first()
-            await self._requeue(f"{reason}. The job runs again.")
+            await self._ledger.requeue(f"{reason}. The job runs again.")
 
     def _suspect(self, why: str) -> None:
         self.was_lost = True
@@ -404,16 +343,16 @@ class JobRun:
     async def _leave_unbegun(self) -> None:
         """It was stopped before the backend was asked for it, or while that did not answer."""
         if not self._is_canceling:
-            await self._requeue(None, counts=False)
+            await self._ledger.requeue(None, counts=False)
             return
-        await self._finish(StatusChanged(self.id, JobStatus.CANCELED))
+        await self._ledger.finish(StatusChanged(self.id, JobStatus.CANCELED))
         if self._is_taken_up:
             await self._member.wait_until_up()
             await self._withdraw()
 
     async def _try_to_fail(self) -> None:
         """After a mistake of our own, which may have been in the very writing."""
-        if self.is_ending:
+        if self._ledger.is_ended:
             return
         try:
             await self._fail(verdicts.INTERNAL)
@@ -423,29 +362,7 @@ class JobRun:
 
     async def _fail(self, error: JobError, end: StatusChanged | None = None) -> None:
         end = end or StatusChanged(self.id, JobStatus.FAILED)
-        await self._finish(replace(end, status=JobStatus.FAILED, error=error))
-
-    async def _finish(self, end: StatusChanged) -> None:
-        self.is_ending = True
-        self._desk.forget(self.id)
-        if not self._has_lease:
-            return
-        rest, progress = self._news.rest(), self._news.last_progress
-        if end.status is JobStatus.SUCCEEDED and self._news.status is JobStatus.QUEUED:
-            rest.insert(0, StatusChanged(self.id, JobStatus.RUNNING))
-        queue, lease = self._desk.queue, self._claim.lease
-        await self._desk.write(
-            self.id, lambda: queue.finish(lease, end, events=rest, progress=progress)
-        )
-
-    async def _requeue(self, note: str | None, *, counts: bool = True) -> None:
-        self.is_ending = True
-        if not self._has_lease:
-            return
-        if rest := self._news.rest():
-            await self._record(rest)
-        queue, lease = self._desk.queue, self._claim.lease
-        await self._desk.write(self.id, lambda: queue.requeue(lease, counts=counts, note=note))
+        await self._ledger.finish(replace(end, status=JobStatus.FAILED, error=error))
 
     async def _withdraw(self) -> None:
         """Nobody wants it any more, so the backend need not go on."""
@@ -468,13 +385,3 @@ class JobRun:
     @property
     def _named(self) -> Mapping[str, str]:
         return {"job_id": self.id, "backend": self._member.name}
-
-
-class _ExtraDataLost(ComfyServeError):
-    code = "extra_data_lost"
-
-    def __str__(self) -> str:
-        return (
-            "The job came with secrets in extra_data, which are never stored, and the server was "
-            "restarted before the job ran. Submit it again."
-        )

@@ -9,7 +9,7 @@ from typing import Final
 from comfyserve.events import Event, NumberedEvent, PreviewDrawn, ProgressMade, StatusChanged
 from comfyserve.feed import Listener, LocalFeed
 from comfyserve.job_queue.queue_moves import QueueMoves
-from comfyserve.jobs import JobRecord, JobStatus, Preview, Progress
+from comfyserve.jobs import JobRecord, JobStatus, Preview, Progress, Standing
 from comfyserve.refusals import NotFound
 from comfyserve.store import Jobs
 
@@ -28,12 +28,13 @@ async def follow(
     after: int,
     owner: str | None,
     beat: float = _BEAT,
+    since: Standing | None = None,
 ) -> AsyncGenerator[Event]:
     """See `JobQueue.follow`; *beat* is for how many seconds a lost event may go unnoticed."""
     async with feed.listen(job_id) as live:  # listen first, so nothing falls between
         follower = _Follower(jobs, feed, moves, job_id, live, beat)
         try:
-            await follower.begin(after, owner)
+            await follower.begin(after, owner, since)
             while not follower.is_over:
                 for event in await follower.next():
                     yield event
@@ -72,10 +73,17 @@ class _Follower:
         self._must_greet = True
         self._look_at = 0.0
 
-    async def begin(self, after: int, owner: str | None) -> None:
-        """Find out where the job stands. Raises `NotFound`."""
+    async def begin(self, after: int, owner: str | None, since: Standing | None) -> None:
+        """Find out where the job stands. Raises `NotFound`.
+
+        How it stood *since* then will do where it moves in the queue no more: all events after it
+        are read before anything live.
+        """
         self._wait()  # before asking for the place, so that no move after it is missed
-        record, self._place = await self._jobs.standing(self._job_id, owner)
+        if since is None or (since.queue_position or 1) > 1:
+            record, self._place = await self._jobs.standing(self._job_id, owner)
+        else:
+            record, self._place = since.record, since.queue_position
         self._stand(record.status)
         # A number that the job never had must not hide those it will have.
         self._seq = min(after, record.last_event)

@@ -109,11 +109,11 @@ class JobQueue:
         if extra_data:
             self._extra_data[job.id] = dict(extra_data)
         try:
-            await self._jobs.submit(job, most_waiting=self._most_waiting, key=key)
+            record, place = await self._jobs.submit(job, most_waiting=self._most_waiting, key=key)
         except Exception:
             self._extra_data.pop(job.id, None)
             raise
-        return await self.get(job.id)
+        return _standing(record, None, place)
 
     async def get(self, job_id: str, owner: str | None = None) -> Standing:
         """How the job stands right now. Raises `NotFound`."""
@@ -163,7 +163,12 @@ class JobQueue:
         await self._jobs.delete(job_id, owner)
 
     def follow(
-        self, job_id: str, after: int = 0, *, owner: str | None = None
+        self,
+        job_id: str,
+        after: int = 0,
+        *,
+        owner: str | None = None,
+        since: Standing | None = None,
     ) -> AsyncGenerator[Event]:
         """What happened to the job after event number *after*, and then what happens, to its end.
 
@@ -171,9 +176,10 @@ class JobQueue:
         is told; one that is over tells its last progress just before the end. Moves of a waiting
         job in the queue come as ``StatusChanged`` with a *queue_position* and no number. Raises
         `NotFound` before the first event, and `ListenerTooSlow` where the caller does not keep
-        up. After `close` it ends without a terminal event.
+        up. After `close` it ends without a terminal event. Who has just asked how the job stands
+        says so with *since*, and it is not asked again.
         """
-        return follow(self._jobs, self._feed, self._moves, job_id, after, owner)
+        return follow(self._jobs, self._feed, self._moves, job_id, after, owner, since=since)
 
     def close(self) -> None:
         """The process is about to stop: every `follow` ends. Jobs can still be told about."""
@@ -194,7 +200,8 @@ class JobQueue:
             raise
         if claim is not None:
             self._here.add(claim.record.id)
-            self._work.set()
+            if claim.more_wait:
+                self._work.set()
         return claim
 
     async def wait_for_work(self) -> None:

@@ -108,7 +108,7 @@ async def v2_events(request: Request, job_id: str, *, owner: str, links: Links) 
     line = Line(streams.frames, links, standing.record, numbered=False, pause=V2_PAUSE)
     if standing.record.status.is_terminal:
         return EventStream(streams, line, owner, before=_all_of(standing))
-    live = queue.follow(job_id, standing.record.last_event, owner=owner)
+    live = queue.follow(job_id, standing.record.last_event, owner=owner, since=standing)
     return EventStream(streams, line, owner, before=_so_far(standing), live=live)
 
 
@@ -121,7 +121,8 @@ async def our_events(request: Request, job_id: str, *, owner: str, links: Links)
     """
     queue, streams = request.app.state.host.job_queue, request.app.state.streams
     after = _after(request)
-    record = (await queue.get(job_id, owner)).record
+    standing = await queue.get(job_id, owner)
+    record = standing.record
     if after > record.last_event:
         raise InvalidRequest(
             f"The job has {record.last_event} events so far, so none can follow number {after}."
@@ -129,7 +130,8 @@ async def our_events(request: Request, job_id: str, *, owner: str, links: Links)
     if record.status.is_terminal and after == record.last_event:
         return Response(status_code=204)
     line = Line(streams.frames, links, record, numbered=True, pause=0)
-    return EventStream(streams, line, owner, live=queue.follow(job_id, after, owner=owner))
+    live = queue.follow(job_id, after, owner=owner, since=standing)
+    return EventStream(streams, line, owner, live=live)
 
 
 def _after(request: Request) -> int:
@@ -255,6 +257,7 @@ class Line:
         self._held: dict[type[Event], Event] = {}
         self._told_at: dict[type[Event], float] = {}
         self._spoke_at = _now()
+        self._sending_since: float | None = None
         self._begun = asyncio.Event()
         self._bell = asyncio.Event()
 
@@ -264,9 +267,10 @@ class Line:
 
     async def begin(self, head: Message, events: tuple[Event, ...]) -> None:
         """Send the head at once, so that a listener knows he is heard, and the first events."""
-        async with self._turn:
-            await self._sent(head)
-            await self._sent(_body(b"".join(self._frame(event) for event in events)))
+        with _patience():
+            async with self._turn, asyncio.timeout(SEND_WITHIN):
+                await self._sent(head)
+                await self._sent(_body(b"".join(self._frame(event) for event in events)))
         self._begun.set()
 
     async def tell(self, event: Event) -> None:
@@ -278,33 +282,50 @@ class Line:
                 return
             self._held.pop(type(event), None)
             self._told_at[type(event)] = _now()
-        elif event.is_last:
-            last = [self._held[kind] for kind in (PreviewDrawn, ProgressMade) if kind in self._held]
+        last: list[Event] = [event]
+        if event.is_last:
+            held = [self._held[kind] for kind in (PreviewDrawn, ProgressMade) if kind in self._held]
             self._held.clear()
-            for held in last:
-                await self._speak(self._frame(held))
-        await self._speak(self._frame(event))
+            last = [*held, event]
+        await self._speak(b"".join(self._frame(each) for each in last), ends=event.is_last)
 
     async def end(self) -> None:
         """End the stream as one that is whole."""
-        async with self._turn:
-            await self._sent(_body(b"", more=False))
-            self._begun.clear()
+        await self._speak(b"", ends=True)
 
     async def keep(self) -> None:
-        """Send what was held back once its time has come, and a comment in too long a silence."""
+        """Send what was held back once its time has come, and a comment in too long a silence.
+
+        It also notices that a listener takes nothing, which costs less than a deadline for every
+        frame of every listener.
+        """
         await self._begun.wait()
         while self._begun.is_set():
             self._bell.clear()
-            dues = [self._due(kind) for kind in self._held]
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(min([*dues, self._spoke_at + KEEPALIVE])):
+                async with asyncio.timeout_at(self._next_look()):
                     await self._bell.wait()
-            for kind in [kind for kind in self._held if _now() >= self._due(kind)]:
-                self._told_at[kind] = _now()
-                await self._speak(self._frame(self._held.pop(kind)))
-            if _now() >= self._spoke_at + KEEPALIVE:
-                await self._speak(_SILENCE)
+            if self._sending_since is None:
+                with _patience():
+                    async with asyncio.timeout(SEND_WITHIN):
+                        await self._speak_of_late()
+            elif _now() >= self._sending_since + SEND_WITHIN:
+                raise _Stuck
+
+    def _next_look(self) -> float:
+        if self._sending_since is not None:
+            return self._sending_since + SEND_WITHIN
+        dues = [self._due(kind) for kind in self._held]
+        return min([*dues, self._spoke_at + KEEPALIVE, _now() + SEND_WITHIN])
+
+    async def _speak_of_late(self) -> None:
+        late = [self._held.pop(kind) for kind in [*self._held] if _now() >= self._due(kind)]
+        for event in late:
+            self._told_at[type(event)] = _now()
+        if late:
+            await self._speak(b"".join(self._frame(event) for event in late))
+        elif _now() >= self._spoke_at + KEEPALIVE:
+            await self._speak(_SILENCE)
 
     def _due(self, kind: type[Event]) -> float:
         return self._told_at.get(kind, float("-inf")) + self._pause
@@ -314,22 +335,34 @@ class Line:
             return b""  # the contract has this frame, but says that it is not sent yet
         return self._frames.frame(event, self._links, self._record, self._numbered)
 
-    async def _speak(self, frame: bytes) -> None:
+    async def _speak(self, frame: bytes, *, ends: bool = False) -> None:
         async with self._turn:
-            if frame and self._begun.is_set():
-                await self._sent(_body(frame))
+            if (frame or ends) and self._begun.is_set():
+                await self._sent(_body(frame, more=not ends))
+            if ends:
+                self._begun.clear()
 
     async def _sent(self, message: Message) -> None:
+        self._sending_since = _now()
         try:
-            async with asyncio.timeout(SEND_WITHIN):
-                await self._send(message)
-        except TimeoutError:
-            raise _Stuck from None
+            await self._send(message)
+        finally:
+            self._sending_since = None
         self._spoke_at = _now()
+        if self._held:
+            self._bell.set()
 
 
 class _Stuck(Exception):
     """The listener took nothing for so long that nobody waits for him any more."""
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise _Stuck from None
 
 
 def _body(content: bytes, *, more: bool = True) -> Message:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from uuid import uuid4
 
 from comfyserve.jobs import Claim, JobStatus, Lease
@@ -53,7 +54,8 @@ def claim(
         backend=backend,
         now=now,
     )
-    return _claim_of(row)
+    more_wait = _next(sql, pools, warm, bonus, now) is not None
+    return replace(_claim_of(row), more_wait=more_wait)
 
 
 def _next(

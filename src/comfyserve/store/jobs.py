@@ -38,10 +38,10 @@ _MOST_AT_ONCE: Final = 200
 class Jobs:
     """Everything that can be done with kept jobs.
 
-    What writes says what it told: the events as they were numbered and kept, for those who follow
-    live; `tell_to` has them all. Where an *owner* is given, jobs of others are not there. A job
-    that is over is not there either once its ``expires_at`` is past. All raise `StoreUnavailable`
-    where the database fails.
+    What writes to a held job says what it told: the events as they were numbered and kept, for
+    those who follow live; `tell_to` has them all. Where an *owner* is given, jobs of others are not
+    there. A job that is over is not there either once its ``expires_at`` is past. All raise
+    `StoreUnavailable` where the database fails.
     """
 
     def __init__(self, database: Database) -> None:
@@ -57,14 +57,22 @@ class Jobs:
 
     async def submit(
         self, job: Submission, *, most_waiting: int | None = None, key: UsedKey | None = None
-    ) -> tuple[NumberedEvent, ...]:
+    ) -> tuple[JobRecord, int | None]:
         """Put a job into the queue, together with its first event and the *key* it uses up.
+
+        Says how it stands then, and its place in the queue.
 
         Raises `QueueFull` where *most_waiting* wait, `IdempotencyKeyReused`, and `BlobNotFound`
         where bytes that it needs are not kept; the key is then still good.
         """
         now = self._database.now()
-        return await self._write(lambda sql: submissions.submit(sql, job, now, most_waiting, key))
+
+        def enter(sql: Sql) -> tuple[tuple[NumberedEvent, ...], tuple[JobRecord, int | None]]:
+            events = submissions.submit(sql, job, now, most_waiting, key)
+            return events, job_reads.standing(sql, job.id, None, now)
+
+        _, standing = await self._database.do(enter, lambda entered: self._tell(entered[0]))
+        return standing
 
     async def claim(
         self,

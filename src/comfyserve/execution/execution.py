@@ -1,8 +1,4 @@
-"""One job on one backend, from its files to its last output. ComfyUI's words stop here.
-
-The backend's socket tells early what happens; `/queue` and `/history` are asked whenever it is
-lost, silent or done, so a lost message can neither hang a job nor falsify its end.
-"""
+"""One job's way through one backend: submitted, followed, its outputs brought home."""
 
 from __future__ import annotations
 
@@ -13,7 +9,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import aclosing, suppress
 from typing import Final
 
-from comfyserve.assets import InputPath
 from comfyserve.comfy.attempt import Attempt
 from comfyserve.comfy.backend import Backend, Waiting
 from comfyserve.comfy.protocol import (
@@ -33,20 +28,18 @@ from comfyserve.errors import (
     OutputUnwritable,
 )
 from comfyserve.events import Event, Noted, OutputSaved, PreviewDrawn, ProgressMade, StatusChanged
+from comfyserve.execution.expectations import (
+    expected_nodes,
+    is_live_output,
+    live_nodes,
+    paid_node,
+)
+from comfyserve.execution.history import settled
+from comfyserve.execution.input_files import with_files
 from comfyserve.following import Following, News, Trouble, WasCanceled
 from comfyserve.jobs import Job, JobError, JobStatus, Output, Preview, Timings
 from comfyserve.outputs import Courier, Outputs, Sink, names_of
-from comfyserve.workflows.graph import Graph, Node, nodes_of, upstream, with_inputs
-from comfyserve.workflows.node_catalog import NodeCatalog
-from comfyserve.workflows.paths import value_at
-
-__all__ = ["Execution", "Sink", "cancel", "resume", "run"]
-
-_SETTLE: Final = (0.0, 0.02, 0.1, 0.4, 1.0)
-"""Pauses in seconds while the history of an ended prompt is still empty."""
-
-_SETTLED_WITHIN: Final = 4.0
-"""Seconds in which the truth about an ended prompt is known, or what was heard must do."""
+from comfyserve.workflows.graph import Graph
 
 _LAST_ARRIVALS: Final = 2.0
 """Seconds that outputs on their way have when a job is canceled that has ended already."""
@@ -58,64 +51,13 @@ _EMPTYING: Final = 0.3
 """Seconds a server's worker takes to wake and empty its cache; nothing tells when it has."""
 
 
-def run(
-    backend: Backend,
-    job: Job,
-    sink: Sink,
-    *,
-    prompt_id: str | None = None,
-    keep_temp: bool = False,
-    moved: Callable[[], None] = lambda: None,
-) -> Execution:
-    """Run *job* on *backend* and bring its outputs into *sink*.
-
-    The backend knows it by *prompt_id*, which is the job's own id unless it is given: each further
-    attempt needs one of its own.
-
-    ``async for event in run(...)`` tells what happens, ending with a terminal `StatusChanged`;
-    a job that fails is told, not raised. Raised are `GraphRejected` and the other
-    `BackendError`s while the backend has not accepted the job, and `OutputUnwritable` at any
-    time. To stop listening leaves the job alone; `Execution.cancel` cancels it.
-    """
-    return Execution(backend, job, sink, prompt_id=prompt_id, keep_temp=keep_temp, moved=moved)
-
-
-def resume(
-    backend: Backend,
-    job: Job,
-    sink: Sink,
-    *,
-    prompt_id: str,
-    keep_temp: bool = False,
-    moved: Callable[[], None] = lambda: None,
-) -> Execution:
-    """Take up a job that *backend* was given before under *prompt_id*, and go on like `run`.
-
-    Nothing is uploaded or submitted. The job fails as lost when the backend does not know it, and
-    for want of its outputs when they were sent only live, while nobody listened.
-    """
-    return Execution(
-        backend,
-        job,
-        sink,
-        prompt_id=prompt_id,
-        keep_temp=keep_temp,
-        is_resumed=True,
-        moved=moved,
-    )
-
-
-async def cancel(backend: Backend, job_id: str) -> None:
-    """Cancel a job that somebody else follows, or nobody; unknown ids change nothing."""
-    await backend.cancel(job_id)
-
-
 class Execution:
     """One job on its way through one backend; iterate it once.
 
     *has_settled* tells that the backend has answered whether it takes the job, *has_left* that it
     is done with it, though outputs may still be on their way here; *moved* is called when either
     changes, which is at the latest when the iteration ends. *failure* is what made the job fail.
+    *is_resumed* tells that the backend had the job before.
     """
 
     def __init__(
@@ -141,7 +83,7 @@ class Execution:
         self._listener: Listener | None = None
         self._following: Following | None = None
         self._wish_to_cancel = asyncio.Event()
-        self._is_resumed = is_resumed
+        self.is_resumed = is_resumed
         self._is_sent = is_resumed
         self._is_accepted = is_resumed
         self._answered = asyncio.Event()
@@ -227,7 +169,7 @@ class Execution:
                 await self._backend.cancel(self.prompt_id)
 
     async def _attempts(self) -> AsyncGenerator[Event, None]:
-        graph = self._job.graph if self._is_resumed else await self._with_files()
+        graph = self._job.graph if self.is_resumed else await with_files(self._backend, self._job)
         async with Courier(self._wake) as self._courier:
             async with aclosing(self._try(graph, self.prompt_id)) as events:
                 async for event in events:
@@ -247,16 +189,14 @@ class Execution:
     async def _try_without_cache(self, graph: Graph) -> AsyncGenerator[Event, None]:
         """A cached run names the files of the run before; when they are gone, make them anew."""
         lost = names_of(self._outputs.missing)
-        if not self._is_reused or self._is_resumed:
+        if not self._is_reused or self.is_resumed:
             raise OutputUnavailable(f"The backend made {lost}, but no longer has it.")
         catalog = await self._backend.node_catalog()
-        for node in _readable(graph).values():
-            kind = catalog.get(node.class_type)
-            if kind is not None and kind.is_paid:
-                raise OutputUnavailable(
-                    f"The backend has deleted {lost}, and running the graph again would pay for "
-                    f"{node} again. Change an input to do so."
-                )
+        if (paid := paid_node(graph, catalog)) is not None:
+            raise OutputUnavailable(
+                f"The backend has deleted {lost}, and running the graph again would pay for "
+                f"{paid} again. Change an input to do so."
+            )
         yield self._noted("info", f"The backend has deleted {lost}, so the graph runs once more.")
         self._outputs.try_again()
         await self._backend.free()
@@ -271,17 +211,6 @@ class Execution:
                 "ran once more."
             )
 
-    async def _with_files(self) -> Graph:
-        """Upload the job's files and put the names they got into the graph."""
-        names: dict[InputPath, str] = {}
-        for file in sorted(self._job.files, key=lambda file: file.mask_of is not None):
-            original = None
-            if file.mask_of is not None:
-                original = names.get(file.mask_of) or value_at(self._job.graph, file.mask_of)
-            taken = await self._backend.upload(file.upload, mask_of=original)
-            names.update(dict.fromkeys(file.targets, taken))
-        return with_inputs(self._job.graph, names) if names else self._job.graph
-
     async def _try(self, graph: Graph, prompt_id: str) -> AsyncGenerator[Event, None]:
         """One attempt: submit, follow to the end, bring home what it made."""
         socket = self._backend.socket
@@ -290,8 +219,9 @@ class Execution:
                 "info", f"No live messages from the backend ({socket.last_error}); asking instead."
             )
         with socket.listening(prompt_id) as self._listener:
-            self._attempt = Attempt(graph, self._expected_nodes(graph), self._clock())
-            if not self._is_resumed:
+            expected = expected_nodes(graph, self._backend.known_catalog)
+            self._attempt = Attempt(graph, expected, self._clock())
+            if not self.is_resumed:
                 for note in await self._submit(graph, prompt_id, self._listener):
                     yield note
             self._following = Following(
@@ -301,7 +231,7 @@ class Execution:
                 self._listener,
                 clock=self._clock,
                 is_canceling=lambda: self._is_canceling,
-                is_late=self._is_resumed,
+                is_late=self.is_resumed,
             )
             async for event in self._follow(self._following, self._attempt):
                 yield event
@@ -323,13 +253,6 @@ class Execution:
         finally:
             self._settle()
         return [self._skipped(node, told) for node, told in accepted.node_errors.items()]
-
-    def _expected_nodes(self, graph: Graph) -> list[str]:
-        """The nodes that lead to an output; all of them where nobody knows the outputs."""
-        nodes = _readable(graph)
-        catalog = self._backend.known_catalog
-        ends = [node.id for node in nodes.values() if _is_output(catalog, node.class_type)]
-        return list(upstream(nodes, ends)) if ends else list(nodes)
 
     async def _follow(self, following: Following, attempt: Attempt) -> AsyncIterator[Event]:
         """Tell what happens until the attempt has ended."""
@@ -363,24 +286,19 @@ class Execution:
                 await self._courier.send(self._outputs.take(node, ui))
             case Picture(content_type=kind, data=data):
                 source = heard.node_id or attempt.node
-                if source is None or not self._is_live_output(attempt.class_of(source), kind):
+                catalog = self._backend.known_catalog
+                if source is None or not is_live_output(attempt.class_of(source), kind, catalog):
                     return Preview(source, kind, data)
                 await self._courier.send(self._outputs.take_picture(source, heard))
             case _:
                 pass
         return None
 
-    def _is_live_output(self, class_type: str | None, content_type: str) -> bool:
-        """Nodes like SaveImageWebsocket send their picture over the socket and nowhere else."""
-        if class_type is None or content_type != "image/png":
-            return False
-        return _is_output(self._backend.known_catalog, class_type) or _is_live(class_type)
-
     async def _conclude(self, following: Following, attempt: Attempt) -> AsyncIterator[Event]:
         """Read the history, bring home what is still there, and raise if the run failed."""
         for output in self._courier.arrived():
             yield OutputSaved(self._job.id, output)
-        entry = following.entry or await self._settled()
+        entry = following.entry or await settled(self._backend, self.prompt_id)
         if self._is_canceling and isinstance(self._failure(entry, attempt), JobInterrupted):
             raise WasCanceled
         if entry is not None:
@@ -402,6 +320,8 @@ class Execution:
 
     async def _last_arrivals(self) -> Iterator[Output]:
         """Wait for what is on its way; once the job is canceled, not for long any more."""
+        if self._courier.is_idle:
+            return self._courier.arrived()
         arrivals = asyncio.ensure_future(self._courier.all())
         wish = asyncio.ensure_future(self._wish_to_cancel.wait())
         try:
@@ -413,17 +333,6 @@ class Execution:
         finally:
             wish.cancel()
             arrivals.cancel()
-
-    async def _settled(self) -> HistoryEntry | None:
-        """The history of a prompt that has just ended, which may take a moment to be there."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_SETTLED_WITHIN):
-                for pause in _SETTLE:
-                    await asyncio.sleep(pause)
-                    with suppress(BackendError):
-                        if (entry := await self._backend.history(self.prompt_id)) is not None:
-                            return entry
-        return None
 
     def _failure(self, entry: HistoryEntry | None, attempt: Attempt) -> JobFailed | None:
         return failure(attempt.last_words, entry, has_outputs=bool(self._outputs.saved))
@@ -438,10 +347,7 @@ class Execution:
         """Raise when a success that was heard in pieces may have left outputs behind."""
         if entry is None and following.was_deaf:
             raise JobLost("The job succeeded, but the history that names its outputs is gone")
-        live = {
-            node.id for node in _readable(self._job.graph).values() if _is_live(node.class_type)
-        }
-        for node_id in sorted(live | self._outputs.live_nodes):
+        for node_id in sorted(live_nodes(self._job.graph) | self._outputs.live_nodes):
             if not following.heard_all_of(node_id):
                 raise OutputUnavailable(
                     f"Node {node_id} ({self._current.class_of(node_id)}) sends its pictures only "
@@ -487,24 +393,3 @@ class Execution:
             f"Outputs that need node {node} ({kind}) are left out: {'; '.join(reasons)}",
             node_id=node,
         )
-
-
-def _readable(graph: Graph) -> dict[str, Node]:
-    """The nodes that are nodes; whether the others are errors is for the backend to say."""
-    entries = {
-        node: entry
-        for node, entry in graph.items()
-        if isinstance(entry, Mapping)
-        and isinstance(entry.get("class_type"), str)
-        and isinstance(entry.get("inputs"), Mapping)
-    }
-    return nodes_of(entries)
-
-
-def _is_output(catalog: NodeCatalog | None, class_type: str) -> bool:
-    kind = catalog.get(class_type) if catalog is not None else None
-    return kind is not None and kind.is_output
-
-
-def _is_live(class_type: str) -> bool:
-    return "websocket" in class_type.lower()
