@@ -38,6 +38,7 @@ from comfyserve.refusals import (
     BlobNotFound,
     DataFolderLocked,
     DiskCapReached,
+    ExtraDataLost,
     HashMismatch,
     IdempotencyKeyReused,
     IllegalMove,
@@ -107,6 +108,11 @@ SENTENCES: list[tuple[ComfyServeError, str]] = [
     (
         DiskCapReached(20_000),
         "This server keeps 20,000 bytes at most. Delete jobs or assets first.",
+    ),
+    (
+        ExtraDataLost("j"),
+        "The job came with secrets in extra_data, which are never stored, and the server was "
+        "restarted before the job ran. Submit it again.",
     ),
     (ListenerTooSlow("j"), "The events of job j came faster than they were taken."),
     (

@@ -20,6 +20,7 @@ They stand below `errors.ComfyServeError` like all others.
   + HashMismatch            the bytes that came are not those that were announced
   + DiskCapReached          all kept bytes together are as many as may be kept
   + ListenerTooSlow         who follows a job did not take what happened in time
+  + ExtraDataLost           the secrets of a job went with the process that had them
   + WorkflowNotFound        no workflow on offer has this name
   + WorkflowBroken          a workflow's file cannot be read, and never could
   + WorkflowNameRefused     no workflow can be published under this name
@@ -359,3 +360,19 @@ class WorkflowFolderMissing(ComfyServeError):
 
     def __str__(self) -> str:
         return f"The workflows should be in {self.folder}, but it {self.reason}."
+
+
+class ExtraDataLost(ComfyServeError):
+    """The secrets of a job went with the process that had them."""
+
+    code = "extra_data_lost"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return (
+            "The job came with secrets in extra_data, which are never stored, and the server was "
+            "restarted before the job ran. Submit it again."
+        )

@@ -20,6 +20,10 @@ class SmallDisk(ABC):
     prefix: tuple[str, ...] = ()
 
     @abstractmethod
+    def keep_small(self, server: RunningServer) -> None:
+        """From now on no file larger than the disk fits."""
+
+    @abstractmethod
     def fill(self, server: RunningServer) -> None:
         """Leave not one byte free."""
 
@@ -34,6 +38,9 @@ class OwnDisk(SmallDisk):
     def __init__(self, folder: Path, megabytes: int) -> None:
         self.prefix = own_disk(folder, megabytes)
         self._filler = folder / "filler"
+
+    def keep_small(self, server: RunningServer) -> None:
+        """It is from the beginning."""
 
     def fill(self, server: RunningServer) -> None:
         with self._seen(server).open("wb", buffering=0) as filler:
@@ -55,6 +62,12 @@ class OwnDisk(SmallDisk):
 class FileSizeLimit(SmallDisk):
     """Where nobody may mount: no file of the server may grow, which it is told just as late."""
 
+    def __init__(self, megabytes: int) -> None:
+        self._megabytes = megabytes
+
+    def keep_small(self, server: RunningServer) -> None:
+        self._limit(server, self._megabytes * _MEGABYTE)
+
     def fill(self, server: RunningServer) -> None:
         self._limit(server, 0)
 
@@ -71,9 +84,9 @@ class FileSizeLimit(SmallDisk):
 def small_disk(folder: Path, megabytes: int) -> SmallDisk:
     """A disk for a server whose data is in *folder*."""
     if shutil.which("unshare") is None:
-        return FileSizeLimit()
+        return FileSizeLimit(megabytes)
     tried = subprocess.run([*own_disk(folder, 1), "true"], capture_output=True, timeout=10)
-    return OwnDisk(folder, megabytes) if tried.returncode == 0 else FileSizeLimit()
+    return OwnDisk(folder, megabytes) if tried.returncode == 0 else FileSizeLimit(megabytes)
 
 
 def own_disk(folder: Path, megabytes: int) -> tuple[str, ...]:

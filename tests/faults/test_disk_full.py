@@ -12,7 +12,7 @@ from tests.engines import RunningEngine
 from tests.faults.conftest import Servers
 from tests.faults.graphs import Counted, heavy
 from tests.faults.honesty import check_honest, check_listed
-from tests.faults.small_disk import FileSizeLimit, OwnDisk, SmallDisk, small_disk
+from tests.faults.small_disk import FileSizeLimit, SmallDisk, small_disk
 from tests.server_calls import Answer, ServerCalls
 from tests.servers import RunningServer
 
@@ -27,7 +27,7 @@ DISK_MEGABYTES = 12
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> SmallDisk:
     """A real small disk where the system allows one, else a limit on files; or that at once."""
     if request.param == "a limit on files":
-        return FileSizeLimit()
+        return FileSizeLimit(DISK_MEGABYTES)
     return small_disk(tmp_path / "server", DISK_MEGABYTES)
 
 
@@ -61,18 +61,18 @@ def test_what_needs_the_disk_is_refused(
     check_listed(calls, [before, taken])
 
 
-def test_an_output_that_does_not_fit(start_server: Servers, tmp_path: Path) -> None:
+@pytest.mark.parametrize("disk", ["a small disk", "a limit on files"], indirect=True)
+def test_an_output_that_does_not_fit(start_server: Servers, disk: SmallDisk) -> None:
     """An output larger than the disk fails its job, which says why; its bytes are gone, so that
     the next job has room, and after a new start all is the same."""
-    disk = small_disk(tmp_path / "server", DISK_MEGABYTES)
-    if not isinstance(disk, OwnDisk):
-        pytest.skip("this system lets no user mount a small disk")
     server = start_server(prefix=disk.prefix)
+    disk.keep_small(server)
     calls = ServerCalls(server.url)
 
     job = calls.until_over(calls.submit(heavy(megabytes=3 * DISK_MEGABYTES))["id"])
     assert job["status"] == "failed"
-    assert "space" in job["error"]["message"].lower()
+    message = job["error"]["message"].lower()
+    assert ("too large" if isinstance(disk, FileSizeLimit) else "space") in message
     check_honest(calls, job["id"])
 
     fits = calls.until_over(calls.submit(heavy(megabytes=DISK_MEGABYTES // 3))["id"])

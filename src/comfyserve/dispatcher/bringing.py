@@ -10,23 +10,11 @@ from comfyserve.assets import InputFile, Upload
 from comfyserve.comfy.backend import Running, Waiting
 from comfyserve.comfy.records import HistoryEntry
 from comfyserve.dispatcher.desk import Desk
-from comfyserve.errors import ComfyServeError
 from comfyserve.execution import Execution
 from comfyserve.fleet import Member
 from comfyserve.jobs import Claim, Job, JobFile
 from comfyserve.outputs import Sink
-
-
-class ExtraDataLost(ComfyServeError):
-    """The secrets of a job went with the process that had them."""
-
-    code = "extra_data_lost"
-
-    def __str__(self) -> str:
-        return (
-            "The job came with secrets in extra_data, which are never stored, and the server was "
-            "restarted before the job ran. Submit it again."
-        )
+from comfyserve.refusals import ExtraDataLost
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from comfyserve.dispatcher import verdicts
-from comfyserve.dispatcher.bringing import Bringing, ExtraDataLost
+from comfyserve.dispatcher.bringing import Bringing
 from comfyserve.dispatcher.desk import Desk
 from comfyserve.dispatcher.ledger import Ledger
 from comfyserve.dispatcher.news import News
@@ -21,7 +21,7 @@ from comfyserve.execution import Execution
 from comfyserve.fleet import Member
 from comfyserve.jobs import Claim, JobError, JobStatus
 from comfyserve.outputs import Sink
-from comfyserve.refusals import LeaseLost, StoreUnavailable
+from comfyserve.refusals import ExtraDataLost, LeaseLost, StoreUnavailable
 
 log = logging.getLogger(__name__)
 

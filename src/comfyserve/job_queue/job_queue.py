@@ -65,6 +65,7 @@ class JobQueue:
         self._here: set[str] = set()
         self._last_progress: dict[str, Progress] = {}
         self._heed: Callable[[StatusChanged], None] | None = None
+        self._announced: set[str] = set()
         self._work = asyncio.Event()
         self._work.set()  # jobs may wait since an earlier process
         jobs.tell_to(self._told)
@@ -109,9 +110,15 @@ class JobQueue:
         if extra_data:
             self._extra_data[job.id] = dict(extra_data)
         try:
-            record, place = await self._jobs.submit(job, most_waiting=self._most_waiting, key=key)
+            record, place = await self._jobs.submit(
+                job,
+                most_waiting=self._most_waiting,
+                key=key,
+                asked=lambda: self._announce(job.id),
+            )
         except Exception:
             self._extra_data.pop(job.id, None)
+            self._announced.discard(job.id)
             raise
         return _standing(record, None, place)
 
@@ -311,6 +318,11 @@ class JobQueue:
     def _deadline(self, now: float) -> float | None:
         return None if self._queue_timeout is None else now + self._queue_timeout
 
+    def _announce(self, job_id: str) -> None:
+        """A job is on its way into the store: who claims now gets it in the same transaction."""
+        self._announced.add(job_id)
+        self._work.set()
+
     def _told(self, events: tuple[NumberedEvent, ...]) -> None:
         """Tell live what was just kept; the store calls this in the order of the numbers."""
         for event in events:
@@ -326,8 +338,9 @@ class JobQueue:
         self._moves.stir()
         if self._heed is not None and event.status in (JobStatus.CANCELING, JobStatus.CANCELED):
             self._heed(event)
-        if event.status is JobStatus.QUEUED:
+        if event.status is JobStatus.QUEUED and event.job_id not in self._announced:
             self._work.set()
+        self._announced.discard(event.job_id)
         if event.is_last or event.status is JobStatus.QUEUED:
             self._here.discard(event.job_id)
         if event.is_last:

@@ -29,8 +29,8 @@ def claim(
     Only the heads of the queue are looked at, so a long queue costs no more than a short one. A
     job whose model is *warm* may go ahead of others by *bonus* seconds of share.
     """
-    number = _next(sql, pools, warm, bonus, now)
-    if number is None:
+    heads = _heads(sql, pools, warm, bonus, now)
+    if not heads:
         return None
     row = sql.row(
         "UPDATE jobs SET lease_holder = :holder, lease_until = :until, claims = claims + 1,"
@@ -41,7 +41,7 @@ def claim(
         until=until,
         backend=backend,
         fresh=str(uuid4()),
-        number=number,
+        number=min(heads)[2],
     )
     if row is None:
         return None
@@ -54,21 +54,24 @@ def claim(
         backend=backend,
         now=now,
     )
-    more_wait = _next(sql, pools, warm, bonus, now) is not None
+    more_wait = len({number for _, _, number in heads}) > 1
     return replace(_claim_of(row), more_wait=more_wait)
 
 
-def _next(
+def _heads(
     sql: Sql, pools: Sequence[str], warm: Sequence[str], bonus: float, now: float
-) -> int | None:
-    heads = [(sql.row(sql.dialect.head, pool=pool, now=now), 0.0) for pool in pools]
+) -> list[tuple[int, float, int]]:
+    """The order and the numbers of those that may be next; two or more where as many wait."""
+    heads = [
+        (head, 0.0) for pool in pools for head in sql.rows(sql.dialect.head, pool=pool, now=now)
+    ]
     heads += [
-        (sql.row(sql.dialect.warm_head, pool=pool, model=model, now=now), bonus)
+        (head, bonus)
         for pool in pools
         for model in warm
+        for head in sql.rows(sql.dialect.warm_head, pool=pool, model=model, now=now)
     ]
-    found = [(head["rank"], head["turn"] - ahead, head["number"]) for head, ahead in heads if head]
-    return int(min(found)[2]) if found else None
+    return [(head["rank"], head["turn"] - ahead, head["number"]) for head, ahead in heads]
 
 
 def adopt(sql: Sql, lease: Lease, holder: str, until: float) -> Lease:

@@ -33,10 +33,14 @@ class Database:
     now: Clock = time.time
 
     async def do(
-        self, work: Callable[[Sql], Result], then: Callable[[Result], None] | None = None
+        self,
+        work: Callable[[Sql], Result],
+        then: Callable[[Result], None] | None = None,
+        *,
+        asked: Callable[[], None] | None = None,
     ) -> Result:
         """A hot write; see `SqlThread.do`."""
-        return await self.writer.do(work, then)
+        return await self.writer.do(work, then, asked=asked)
 
     async def look(self, work: Callable[[Sql], Result]) -> Result:
         """A hot read, of one moment."""

@@ -28,8 +28,8 @@ class Row(Protocol):
 class Dialect:
     """The words of one kind of database.
 
-    *head* finds the first job that waits in a pool, *warm_head* the first of those that want one
-    model. Both take ``pool`` and ``now``, and answer ``number, rank, turn``.
+    *head* finds the first two jobs that wait in a pool, *warm_head* the first two of those that
+    want one model. Both take ``pool`` and ``now``, and answer ``number, rank, turn``.
     """
 
     begin_read: str
@@ -38,11 +38,11 @@ class Dialect:
     warm_head: str
 
 
-def _first(where: str) -> str:
+def _first_two(where: str) -> str:
     return (
         f"SELECT number, rank, turn FROM jobs WHERE {WAITS} AND {where}"
         " AND (queue_deadline IS NULL OR queue_deadline > :now)"
-        " ORDER BY rank, turn, number LIMIT 1"
+        " ORDER BY rank, turn, number LIMIT 2"
     )
 
 
@@ -50,8 +50,8 @@ SQLITE: Final = Dialect(
     begin_read="BEGIN",
     # Takes the right to write at once: an upgrade in the middle could not wait for another writer.
     begin_write="BEGIN IMMEDIATE",
-    head=_first("pool = :pool"),
-    warm_head=_first("pool = :pool AND model = :model"),
+    head=_first_two("pool = :pool"),
+    warm_head=_first_two("pool = :pool AND model = :model"),
 )
 
 

@@ -56,23 +56,29 @@ class Jobs:
         self._told = told
 
     async def submit(
-        self, job: Submission, *, most_waiting: int | None = None, key: UsedKey | None = None
+        self,
+        job: Submission,
+        *,
+        most_waiting: int | None = None,
+        key: UsedKey | None = None,
+        asked: Callable[[], None] | None = None,
     ) -> tuple[JobRecord, int | None]:
         """Put a job into the queue, together with its first event and the *key* it uses up.
 
-        Says how it stands then, and its place in the queue.
+        Says how it stands then, and its place in the queue. *asked* is called before: a claim
+        that is made from then on may have the job.
 
         Raises `QueueFull` where *most_waiting* wait, `IdempotencyKeyReused`, and `BlobNotFound`
         where bytes that it needs are not kept; the key is then still good.
         """
         now = self._database.now()
 
-        def enter(sql: Sql) -> tuple[tuple[NumberedEvent, ...], tuple[JobRecord, int | None]]:
-            events = submissions.submit(sql, job, now, most_waiting, key)
-            return events, job_reads.standing(sql, job.id, None, now)
-
-        _, standing = await self._database.do(enter, lambda entered: self._tell(entered[0]))
-        return standing
+        entered = await self._database.do(
+            lambda sql: submissions.submit(sql, job, now, most_waiting, key),
+            lambda entered: self._tell(entered.events),
+            asked=asked,
+        )
+        return entered.record, entered.place
 
     async def claim(
         self,

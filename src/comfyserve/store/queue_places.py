@@ -1,7 +1,7 @@
 """Who is how far from their turn: the places of queued jobs.
 
 First come those that somebody took and that do not run yet, then those that wait, in the order in
-which they will be taken. These run on the reader's thread.
+which they will be taken.
 """
 
 from __future__ import annotations
@@ -32,6 +32,21 @@ def places(sql: Sql, job_ids: Sequence[str]) -> Mapping[str, int]:
             job_id: place + taken[pool] for job_id, place in _places_in(sql, pool, jobs).items()
         }
     return found
+
+
+def last_place(sql: Sql, job: Row) -> int:
+    """The place of one job that waits."""
+    row = sql.row(
+        f"SELECT (SELECT count(*) FROM jobs WHERE {HELD} AND status = 'queued' AND pool = :pool)"
+        f" + (SELECT count(*) FROM jobs WHERE {WAITS} AND pool = :pool"
+        " AND (rank, turn, number) <= (:rank, :turn, :number)) AS place",
+        pool=job["pool"],
+        rank=job["rank"],
+        turn=job["turn"],
+        number=job["number"],
+    )
+    assert row is not None
+    return int(row["place"])
 
 
 def _taken(sql: Sql) -> list[Row]:

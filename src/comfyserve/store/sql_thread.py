@@ -28,12 +28,23 @@ class SqlThread:
     not know whether its work was done. Where the database itself fails, nothing of the
     transaction is kept, and everybody in it gets `StoreUnavailable`. Leaving the context does all
     that was asked for before.
+
+    With *takes_late* who asks while a transaction goes on still gets into it. That is for one
+    that writes: one that only reads may not see what was written since it began.
     """
 
-    def __init__(self, name: str, connect: Callable[[], sqlite3.Connection], begin: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[], sqlite3.Connection],
+        begin: str,
+        *,
+        takes_late: bool = False,
+    ) -> None:
         self._name = name
         self._connect = connect
         self._begin = begin
+        self._takes_late = takes_late
         self._asked: SimpleQueue[_Request | None] = SimpleQueue()
         self._room = asyncio.Semaphore(_MOST_WAITING)
         self._closed = False
@@ -61,18 +72,25 @@ class SqlThread:
         await asyncio.shield(asyncio.to_thread(self._thread.join))
 
     async def do(
-        self, work: Callable[[Sql], Result], then: Callable[[Result], None] | None = None
+        self,
+        work: Callable[[Sql], Result],
+        then: Callable[[Result], None] | None = None,
+        *,
+        asked: Callable[[], None] | None = None,
     ) -> Result:
         """The result of *work*, once what it wrote lasts.
 
         *then* is called with it before, in the order in which work was done, and also where who
-        asked was canceled meanwhile.
+        asked was canceled meanwhile. *asked* is called at once: what is asked for from then on is
+        done after *work*.
         """
         async with self._room:
             if self._closed:
                 raise StoreUnavailable(self._name, "it was closed")
             done: asyncio.Future[Result] = self._loop.create_future()
             self._asked.put(_Request(work, done, then))
+            if asked is not None:
+                asked()
             return await done
 
     def _run(self) -> None:
@@ -85,25 +103,31 @@ class SqlThread:
 
     def _next_batch(self) -> list[_Request]:
         """Everybody who waits now; nobody once the thread was closed."""
-        batch: list[_Request] = []
         request = self._asked.get()
-        while request is not None:
-            batch.append(request)
-            if len(batch) == _MOST_TOGETHER:
-                break
+        if request is None:
+            return []
+        batch = [request]
+        self._add_waiting(batch)
+        return batch
+
+    def _add_waiting(self, batch: list[_Request]) -> None:
+        while len(batch) < _MOST_TOGETHER:
             try:
                 request = self._asked.get_nowait()
             except Empty:
-                break
-        else:
-            self._asked.put(None)  # read again once this last batch is done
-        return batch if batch else []
+                return
+            if request is None:
+                self._asked.put(None)  # read again once this last batch is done
+                return
+            batch.append(request)
 
     def _do_together(self, batch: list[_Request]) -> None:
         try:
             self._sql.change(self._begin)
-            for request in batch:
+            for request in batch:  # which grows meanwhile
                 self._do_one(request, alone=len(batch) == 1)
+                if self._takes_late and request is batch[-1]:
+                    self._add_waiting(batch)
             self._sql.change("COMMIT")
         except Exception as error:
             self._undo()

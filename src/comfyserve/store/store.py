@@ -110,7 +110,7 @@ async def _open_database(
     try:
         await _prepare(engine, path, prepare)
         async with (
-            SqlThread(str(path), connect, SQLITE.begin_write) as writer,
+            SqlThread(str(path), connect, SQLITE.begin_write, takes_late=True) as writer,
             SqlThread(str(path), connect, SQLITE.begin_read) as reader,
         ):
             yield Database(str(path), engine, writer, reader, SQLITE.begin_write, clock)

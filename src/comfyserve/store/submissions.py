@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from comfyserve.events import NumberedEvent, StatusChanged
-from comfyserve.jobs import JobStatus, Submission
+from comfyserve.jobs import JobRecord, JobStatus, Submission
 from comfyserve.refusals import BlobNotFound, IdempotencyKeyReused, QueueFull
-from comfyserve.store.dialects import Sql
-from comfyserve.store.job_writes import append
-from comfyserve.store.rows import dump, dump_files, storable
+from comfyserve.store.dialects import Row, Sql
+from comfyserve.store.job_writes import keep_events, number
+from comfyserve.store.queue_places import last_place
+from comfyserve.store.rows import dump, dump_files, job_of, storable
 from comfyserve.store.tables import WAITS
 
 
@@ -27,20 +28,40 @@ class UsedKey:
     expires_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """A job that was just put into the queue: how it stands, its place, the events that tell it."""
+
+    record: JobRecord
+    place: int
+    events: tuple[NumberedEvent, ...]
+
+
 def submit(
     sql: Sql, job: Submission, now: float, most_waiting: int | None, key: UsedKey | None
-) -> tuple[NumberedEvent, ...]:
+) -> Entered:
     """Put the job into the queue and tell so."""
-    if most_waiting is not None:
-        _refuse_when_full(sql, most_waiting)
+    state = _state(sql, job, most_waiting)
+    if most_waiting is not None and state["waiting"] >= most_waiting:
+        raise QueueFull(most_waiting)
     if key is not None:
         use_key(sql, key, now, job.id)
-    sql.change(
+    row = _insert(sql, job, now, _take_turn(sql, job, state))
+    _note_labels(sql, job)
+    _refer_to_files(sql, job)
+    events = number((StatusChanged(job.id, JobStatus.QUEUED),), after=0)
+    keep_events(sql, job.id, events, now)
+    return Entered(job_of(row), last_place(sql, row), events)
+
+
+def _insert(sql: Sql, job: Submission, now: float, turn: float) -> Row:
+    """The new row of ``jobs``, its first event counted already."""
+    row = sql.row(
         "INSERT INTO jobs (id, owner, workflow, graph, files, seeds, inputs, metadata, status,"
         " pool, model, rank, turn, queue_deadline, attempts, claims, last_event, outputs_reused,"
         " has_extra_data, created_at, expires_at) VALUES (:id, :owner, :workflow, :graph, :files,"
         " :seeds, :inputs, :metadata, 'queued', :pool, :model, :rank, :turn, :queue_deadline,"
-        " 0, 0, 0, :reused, :has_extra_data, :now, :expires_at)",
+        " 0, 0, 1, :reused, :has_extra_data, :now, :expires_at) RETURNING *",
         id=job.id,
         owner=job.owner,
         workflow=job.workflow,
@@ -52,16 +73,15 @@ def submit(
         pool=job.pool,
         model=job.model,
         rank=-job.priority,
-        turn=_take_turn(sql, job),
+        turn=turn,
         queue_deadline=job.queue_deadline,
         reused=False,
         has_extra_data=job.has_extra_data,
         now=now,
         expires_at=job.expires_at,
     )
-    _note_labels(sql, job)
-    _refer_to_files(sql, job)
-    return append(sql, job.id, 0, [StatusChanged(job.id, JobStatus.QUEUED)], now)
+    assert row is not None
+    return row
 
 
 def use_key(sql: Sql, key: UsedKey, now: float, job_id: str | None = None) -> None:
@@ -90,34 +110,35 @@ def use_key(sql: Sql, key: UsedKey, now: float, job_id: str | None = None) -> No
         raise IdempotencyKeyReused(key.key)
 
 
-def _refuse_when_full(sql: Sql, most: int) -> None:
-    # Counts no further than needed, so that a long queue costs no more than a full one.
-    counted = sql.row(
-        f"SELECT count(*) AS n FROM (SELECT 1 FROM jobs WHERE {WAITS} LIMIT :most) AS waiting",
-        most=most,
+def _state(sql: Sql, job: Submission, most_waiting: int | None) -> Row:
+    """What the queue is like for the job: how many wait, whose turn it is, what its owner had."""
+    row = sql.row(
+        # Counts no further than needed, so that a long queue costs no more than a full one.
+        f"SELECT (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE {WAITS} LIMIT :most) AS first)"
+        " AS waiting, coalesce("
+        "(SELECT max(turn) FROM jobs WHERE lease_holder IS NOT NULL AND pool = :pool),"
+        f"(SELECT turn FROM jobs WHERE {WAITS} AND pool = :pool"
+        " ORDER BY rank, turn, number LIMIT 1),"
+        "(SELECT max(last_turn) FROM owners), 0.0) AS turn,"
+        " (SELECT weight FROM owners WHERE owner = :owner) AS weight,"
+        " (SELECT last_turn FROM owners WHERE owner = :owner) AS last_turn",
+        most=most_waiting or 0,
+        pool=job.pool,
+        owner=job.owner,
     )
-    if counted is not None and counted["n"] >= most:
-        raise QueueFull(most)
+    assert row is not None
+    return row
 
 
-def _take_turn(sql: Sql, job: Submission) -> float:
+def _take_turn(sql: Sql, job: Submission, state: Row) -> float:
     """Where in the fair order the job comes: behind what its owner asked for before.
 
     Start-time fair queueing: an owner that asked for nothing lately starts where the queue is now,
     so that neither idling nor flooding earns a share.
     """
-    here = sql.row(
-        "SELECT coalesce("
-        "(SELECT max(turn) FROM jobs WHERE lease_holder IS NOT NULL AND pool = :pool),"
-        f"(SELECT turn FROM jobs WHERE {WAITS} AND pool = :pool"
-        " ORDER BY rank, turn, number LIMIT 1),"
-        "(SELECT max(last_turn) FROM owners), 0.0) AS turn",
-        pool=job.pool,
-    )
-    owner = sql.row("SELECT weight, last_turn FROM owners WHERE owner = :owner", owner=job.owner)
-    now = here["turn"] if here is not None else 0.0
-    weight, last = (owner["weight"], owner["last_turn"]) if owner is not None else (1.0, now)
-    turn = float(max(last, now))
+    is_known = state["weight"] is not None
+    weight = state["weight"] if is_known else 1.0
+    turn = float(max(state["last_turn"], state["turn"]) if is_known else state["turn"])
     sql.change(
         "INSERT INTO owners (owner, weight, last_turn) VALUES (:owner, :weight, :last)"
         " ON CONFLICT (owner) DO UPDATE SET last_turn = excluded.last_turn",

@@ -62,7 +62,9 @@ def _unknown_nodes(graph: Graph, catalog: NodeCatalog) -> Problems:
             found[node_id] = [NodeProblem(None, "invalid_node", problem)]
         elif kind not in catalog:
             hint = did_you_mean(kind[:80], catalog.classes)
-            problem = f"Node {shown(node_id)} is a {shown(kind)}, which the server does not have.{hint}"
+            problem = (
+                f"Node {shown(node_id)} is a {shown(kind)}, which the server does not have.{hint}"
+            )
             found[node_id] = [NodeProblem(None, "unknown_node", problem)]
     return found
 
