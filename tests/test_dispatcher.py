@@ -264,7 +264,7 @@ async def test_a_job_that_runs_too_long_is_stopped(engine: RunningEngine, tmp_pa
 
 
 async def test_a_job_that_waits_too_long_expires(engine: RunningEngine, tmp_path: Path) -> None:
-    """Past its deadline it is not begun any more; those inside the backend are not concerned."""
+    """Past its deadline it is not begun any more, nor where it waits inside the backend."""
     async with hosting(tmp_path / "data", engine.url, queue_timeout=0.5) as host:
         first = await submit(host, sleeping(60.0, 150))
         await until_status(host, first, JobStatus.RUNNING)
@@ -273,9 +273,15 @@ async def test_a_job_that_waits_too_long_expires(engine: RunningEngine, tmp_path
 
         assert (await end(host, third)).status is JobStatus.EXPIRED
 
-        assert (await host.job_queue.get(second)).record.status is JobStatus.QUEUED
+        assert (await end(host, second)).status is JobStatus.EXPIRED
+
+        async def is_alone() -> bool:
+            return await inside(engine.url) == ([first], [])
+
+        await until(is_alone)
+        assert (await host.job_queue.get(first)).record.status is JobStatus.RUNNING
         await host.job_queue.cancel(first)
-        assert (await end(host, second)).status is JobStatus.SUCCEEDED
+        assert (await end(host, first)).status is JobStatus.CANCELED
 
 
 # Disks and databases

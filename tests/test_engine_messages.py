@@ -309,7 +309,7 @@ async def test_test_nodes_say_what_they_are(client: EngineClient) -> None:
     offered = await client.get("/object_info")
     ours = {name: each for name, each in offered.items() if name.startswith("Test")}
 
-    assert len(ours) == 10
+    assert len(ours) == 11
     assert [name for name, each in offered.items() if each["api_node"]] == ["TestPaid"]
     for each in ours.values():
         assert each["description"].endswith(".")

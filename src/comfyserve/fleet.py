@@ -70,7 +70,10 @@ class Fleet:
         """
         known = [info for member in self.members if (info := member.object_info) is not None]
         if not known:
-            known = [await self.members[0].backend.object_info()]
+            first = self.members[0]
+            if not await first.ask():
+                raise BackendUnreachable(first.name, first.reason.rstrip("."))
+            known = [await first.backend.object_info()]
         return {name: node for info in reversed(known) for name, node in info.items()}
 
 
@@ -190,7 +193,7 @@ class Member:
 
 
 def _reason(error: BackendError) -> str:
-    """Why it is down, without the advice that is for people who call one themselves."""
+    """Why it is down, without its address and without advice: callers may read this."""
     if isinstance(error, BackendUnreachable):
         return f"It does not answer ({error.reason.rstrip('.')})."
-    return str(error)
+    return f"It does not do what it should ({error.reason.rstrip('.')})."

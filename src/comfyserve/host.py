@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 DEFAULT_BACKEND: Final = "http://127.0.0.1:8188"
 """Where a ComfyUI listens that was told nothing else."""
 
+_QUICKLY_CHECKED: Final = 200
+"""Nodes of a graph that is checked in passing; a larger one is checked beside the event loop."""
+
 _SWEEP_PAUSE: Final = 60.0
 """Seconds between two rounds of forgetting what is past its time."""
 
@@ -68,9 +71,13 @@ class Host:
         try:
             await self.job_queue.waiting()
         except ComfyServeError as error:
-            reasons.append(str(error))
+            log.warning("Not ready: %s", error)
+            reasons.append("The database cannot be used; the log says why.")
         if not await self.fleet.answers():
-            reasons += [f"{member.name}: {member.reason}" for member in self.fleet.members]
+            reasons += [
+                f"Backend {number} of {len(self.fleet.members)}: {member.reason}"
+                for number, member in enumerate(self.fleet.members, start=1)
+            ]
         return Readiness(not reasons, tuple(reasons))
 
     async def check_graph(self, graph: Graph) -> Mapping[str, Sequence[NodeProblem]]:
@@ -78,10 +85,10 @@ class Host:
 
         What the known node catalogues do not take is held against fresh ones before it is told.
         """
-        if not (problems := self._problems(graph)):
+        if not (problems := await self._problems(graph)):
             return {}
         await self.fleet.refresh()
-        return self._problems(graph) and problems
+        return await self._problems(graph) and problems
 
     async def object_info(self) -> Mapping[str, Any]:
         """The node catalogues of all backends as one document, the last that are known.
@@ -99,7 +106,12 @@ class Host:
         await self.dispatcher.stop()
         self.job_queue.close()
 
-    def _problems(self, graph: Graph) -> Mapping[str, Sequence[NodeProblem]]:
+    async def _problems(self, graph: Graph) -> Mapping[str, Sequence[NodeProblem]]:
+        if len(graph) <= _QUICKLY_CHECKED:
+            return self._check(graph)
+        return await asyncio.to_thread(self._check, graph)
+
+    def _check(self, graph: Graph) -> Mapping[str, Sequence[NodeProblem]]:
         found: Mapping[str, Sequence[NodeProblem]] = {}
         for member in self.fleet.members:
             if member.catalog is None or not (found := problems_of(graph, member.catalog)):

@@ -43,7 +43,6 @@ RUNNING: dict[str, Any] = {
     "metadata": {"customer": "7"},
     "seeds": {"3.seed": 5},
     "attempts": 2,
-    "backend": "http://gpu:8188",
 }
 FAILED = {
     **RUNNING,

@@ -71,7 +71,7 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
     """Who asks twice is obeyed at once, although a job still runs."""
     with (
         running_engine(test_nodes=True) as engine,
-        running_server(tmp_path, backends=[engine.url], grace=60) as server,
+        running_server(tmp_path, backends=[engine.url], grace=60, log_level="debug") as server,
     ):
         node = {"class_type": "TestSleep", "inputs": {"seconds": 30.0, "interruptible": True}}
         body = json.dumps({"workflow": {"1": node}}).encode()

@@ -100,7 +100,8 @@ def test_jobs_wait_while_comfyui_is_down(start_engine: Engines, start_server: Se
 
     graphs = [Counted() for _ in range(3)]
     jobs = [calls.submit(each.graph)["id"] for each in graphs]
-    assert comfyui.url in calls.ask("GET", "/readyz").body.decode()
+    assert "Backend 1 of 1" in calls.ask("GET", "/readyz").body.decode()
+    assert comfyui.url not in calls.ask("GET", "/readyz").body.decode()
     assert calls.ask("GET", "/healthz").status == 200
     waiting = [calls.job(job_id) for job_id in jobs]
     assert [job["status"] for job in waiting] == ["queued"] * 3

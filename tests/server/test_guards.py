@@ -20,8 +20,7 @@ OURS = "http://127.0.0.1:8189"
 
 def client_of(settings: Settings, peer: str = "127.0.0.1", root: str = OURS) -> httpx.AsyncClient:
     """A client of a small app behind the guards, which is asked by *peer*."""
-    cors, *others = guards.middleware(settings)
-    app = FastAPI(middleware=[Middleware(Answered), cors, Middleware(Answered), *others])
+    app = FastAPI(middleware=[Middleware(Answered)])
 
     @app.get("/base")
     async def base(request: Request) -> dict[str, str]:
@@ -31,7 +30,8 @@ def client_of(settings: Settings, peer: str = "127.0.0.1", root: str = OURS) -> 
     async def body(request: Request) -> dict[str, int]:
         return {"bytes": len(await request.body())}
 
-    transport = httpx.ASGITransport(app, client=(peer, 1234))
+    guarded = Answered(guards.around(app, settings))
+    transport = httpx.ASGITransport(guarded, client=(peer, 1234))
     return httpx.AsyncClient(transport=transport, base_url=root)
 
 

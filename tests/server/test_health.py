@@ -45,11 +45,13 @@ def test_it_lives_without_a_backend(url: str, method: str) -> None:
 
 
 def test_it_is_not_ready_without_a_backend(url: str) -> None:
-    """Readiness says which backend does not answer."""
+    """Readiness says which backend does not answer by its number, and keeps its address."""
     status, body, _ = ask(f"{url}/readyz")
 
     assert status == 503
-    assert any(NOWHERE in reason for reason in json.loads(body)["reasons"])
+    (reason,) = json.loads(body)["reasons"]
+    assert reason.startswith("Backend 1 of 1: It does not answer")
+    assert NOWHERE not in reason
     assert ask(f"{url}/readyz", "HEAD")[:2] == (503, b"")
     assert json.loads(ask(f"{url}/api/v2/health")[1])["upstream"]["backends_up"] == 0
 

@@ -41,6 +41,25 @@ def test_requests_are_counted_by_route(tmp_path: Path) -> None:
     assert told["comfyserve_streams_open"] == told["comfyserve_jobs_waiting"] == 0
 
 
+def test_the_whole_wait_of_a_job_counts_once() -> None:
+    """From its submission until it runs, or ends without; another attempt adds nothing."""
+    times = iter([10.0, 10.5, 13.0, 17.5])
+    metrics = Metrics(clock=lambda: next(times))
+
+    metrics.watch(StatusChanged("a", JobStatus.QUEUED))
+    metrics.watch(StatusChanged("b", JobStatus.QUEUED))
+    metrics.watch(StatusChanged("a", JobStatus.RUNNING))
+    metrics.watch(StatusChanged("a", JobStatus.QUEUED))
+    metrics.watch(StatusChanged("a", JobStatus.RUNNING))
+    metrics.watch(StatusChanged("a", JobStatus.SUCCEEDED, timings=Timings(queued=1.0)))
+    metrics.watch(StatusChanged("b", JobStatus.CANCELED))
+
+    value = metrics.registry.get_sample_value
+    assert value("comfyserve_job_queue_seconds_count") == 2
+    assert value("comfyserve_job_queue_seconds_sum") == 3.0 + 7.0
+    assert value("comfyserve_job_queue_seconds_created") is None
+
+
 def test_jobs_are_counted_by_their_end() -> None:
     """Ends, times and bytes add up over the events of jobs."""
     metrics = Metrics()

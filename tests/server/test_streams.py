@@ -24,6 +24,7 @@ from comfyserve.feed import LocalFeed
 from comfyserve.job_queue import JobQueue
 from comfyserve.jobs import JobStatus, Lease, Preview, Progress
 from comfyserve.server import streams
+from comfyserve.server.frames import Frames
 from comfyserve.server.links import Links
 from comfyserve.server.problems import Answered
 from comfyserve.server.streams import Streams
@@ -375,7 +376,7 @@ async def test_a_frame_is_made_once_for_all(served: Served) -> None:
     lease = await served.running()
     record = (await served.queue.get(lease.job_id)).record
     event, links = told(lease.job_id, 0.5), Links.of("http://a")
-    frames = streams.Frames()
+    frames = Frames()
 
     first = frames.frame(event, links, record, numbered=True)
 

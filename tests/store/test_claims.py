@@ -267,7 +267,7 @@ def _plans_of_hot_statements(connection: sqlite3.Connection) -> list[str]:
     record(sql, given.lease, [status(given.lease, JobStatus.RUNNING)], START)
     heartbeat(sql, "s", START)
     finish(sql, given.lease, [], status(given.lease, JobStatus.FAILED), None, None, START)
-    expire_waiting(sql, 10, None, START)
+    expire_waiting(sql, 10, "s", None, START)
     next_queue_deadline(sql)
     last = sql.rows("SELECT id FROM jobs WHERE number IN (41, 42)")
     places(sql, [row["id"] for row in last])

@@ -451,6 +451,24 @@ async def test_who_ends_a_job_says_how_long_it_is_kept(store: Store, clock: Cloc
     assert kept == [11, 12, 14]
 
 
+async def test_a_held_job_expires_until_it_begins(store: Store, clock: Clock) -> None:
+    """Who holds jobs may have those expire that did not begin; one that runs has no deadline."""
+    began = await running(store, queue_deadline=START + 1)
+    await store.jobs.submit(submission(queue_deadline=START + 2))
+    waits = (await claimed(store)).lease
+    due = await store.jobs.next_queue_deadline(waits.holder)
+    clock.pass_seconds(3)
+
+    others = await store.jobs.expire_waiting(holder="somebody else")
+    told = await store.jobs.expire_waiting(holder=waits.holder)
+
+    assert (due, others) == (START + 2, ())
+    assert [(event.job_id, event.seq) for event in told] == [(waits.job_id, 2)]
+    assert (await store.jobs.get(began.job_id)).status is JobStatus.RUNNING
+    with pytest.raises(LeaseLost):
+        await store.jobs.requeue(waits)
+
+
 async def test_a_job_that_ran_gets_a_new_deadline(store: Store) -> None:
     """It was begun in time once; one that no backend began keeps the deadline it had."""
     began = await running(store, queue_deadline=START + 5)

@@ -32,7 +32,6 @@ def detail_lines(job: Mapping[str, Any], now: datetime) -> Iterator[str]:
         "took": _took(job, now),
         "progress": _progress(job),
         "attempts": job.get("attempts"),
-        "backend": job.get("backend"),
         "seeds": ", ".join(f"{place}={seed}" for place, seed in (job.get("seeds") or {}).items()),
         "reused": "its outputs are of an earlier run" if job.get("outputs_reused") else None,
         "error": _error(job.get("error")),

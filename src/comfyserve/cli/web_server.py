@@ -16,12 +16,16 @@ from comfyserve.events import NumberedEvent
 from comfyserve.host import Host, open_host
 from comfyserve.server import guards, logs
 from comfyserve.server.app import create_app
+from comfyserve.server.joined_writes import JoinedWrites
 from comfyserve.server.metrics import Metrics
 from comfyserve.server.streams import HANG_UP
 from comfyserve.settings import Settings
 
 _KEPT_ALIVE: Final = 75
 """Seconds that a silent connection stays open between two requests."""
+
+_LARGEST_HEAD: Final = 1 << 16
+"""Bytes that may come before a request's headers have ended."""
 
 _LAST_ANSWERS_WITHIN: Final = 3
 """Seconds that requests may still take once jobs and streams have ended."""
@@ -75,6 +79,7 @@ def web_server_of(app: FastAPI, ready: Callable[[], None]) -> uvicorn.Server:
             app,
             http=_protocol(),
             ws="none",
+            h11_max_incomplete_event_size=_LARGEST_HEAD,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -111,9 +116,28 @@ def _protocol() -> type[asyncio.Protocol]:
         return _slower_protocol()
 
     class Cuttable(HttpToolsProtocol):
+        _head: int | None = 0  # bytes of a head that is not whole yet; None once it is
+        _has_ended = False
+
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
+            super().connection_made(JoinedWrites(transport))
             self.app = _cuttable(self.app, transport)
+
+        def data_received(self, data: bytes) -> None:
+            self._has_ended = False
+            super().data_received(data)
+            if self._head is not None and not self._has_ended:
+                self._head += len(data)
+                if self._head > _LARGEST_HEAD and not self.transport.is_closing():
+                    self.send_400_response("The headers are too large.")
+
+        def on_headers_complete(self) -> None:
+            self._head = None
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._head, self._has_ended = 0, True
+            super().on_message_complete()
 
     return Cuttable
 
@@ -123,7 +147,7 @@ def _slower_protocol() -> type[asyncio.Protocol]:
 
     class Cuttable(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
+            super().connection_made(JoinedWrites(transport))
             self.app = _cuttable(self.app, transport)
 
     return Cuttable

@@ -229,7 +229,7 @@ class Dispatcher:
         """End jobs that waited for too long, each when its time has come."""
         while True:
             try:
-                due = await self._queue.expire_waiting()
+                due = await self._queue.expire_waiting(self._desk.holder)
             except Exception as error:
                 is_known = isinstance(error, StoreUnavailable)
                 log.warning(

@@ -136,9 +136,9 @@ class JobRun:
                 self._moved()
 
     def heed(self, status: JobStatus) -> None:
-        """Its caller wants it canceled, or it was because nobody knew that it runs."""
+        """Its caller wants it canceled, or it ended because nobody knew that it runs."""
         self._is_canceling = True
-        if status is JobStatus.CANCELED:
+        if status.is_terminal:
             self._ledger.has_lease = False
         self._stop_execution()
 
@@ -241,6 +241,7 @@ class JobRun:
         has_left = self._execution is not None and self._execution.has_left
         if has_left and self.seconds_inside is None:
             self.seconds_inside = time.monotonic() - self._begun_at
+            self._news.is_ending = True
         self._moved()
 
     def _watch_the_clock(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from comfyserve.dispatcher.desk import Desk
 from comfyserve.dispatcher.news import Batch, News
@@ -23,6 +24,7 @@ class Ledger:
         self.is_ended = False
         self._desk = desk
         self._id = claim.record.id
+        self._claimed = claim.record
         self._lease = claim.lease
         self._news = news
 
@@ -49,9 +51,9 @@ class Ledger:
         rest, progress = self._news.rest(), self._news.last_progress
         if end.status is JobStatus.SUCCEEDED and self._news.status is JobStatus.QUEUED:
             rest.insert(0, StatusChanged(self._id, JobStatus.RUNNING))
-        queue, lease = self._desk.queue, self._lease
+        queue, lease, whole = self._desk.queue, self._lease, self._with_whole_wait(end)
         await self._desk.write(
-            self._id, lambda: queue.finish(lease, end, events=rest, progress=progress)
+            self._id, lambda: queue.finish(lease, whole, events=rest, progress=progress)
         )
 
     async def requeue(self, note: str | None, *, counts: bool = True) -> None:
@@ -63,6 +65,14 @@ class Ledger:
             await self._record(rest)
         queue, lease = self._desk.queue, self._lease
         await self._desk.write(self._id, lambda: queue.requeue(lease, counts=counts, note=note))
+
+    def _with_whole_wait(self, end: StatusChanged) -> StatusChanged:
+        """The execution knows how long the backend let the job wait; it waited here before."""
+        record = self._claimed
+        if (started := self._news.started_at or record.started_at) is None:
+            return end
+        queued = max(0.0, started - record.created_at)
+        return replace(end, timings=replace(end.timings, queued=queued))
 
     async def _record(self, events: Sequence[NumberedEvent]) -> None:
         queue, lease = self._desk.queue, self._lease

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,6 +21,9 @@ from comfyserve.jobs import JobStatus, Progress
 LINGER: Final = 0.005
 """Seconds in which what comes together is written together; a quick job is over in them."""
 
+LAST_LINGER: Final = 0.05
+"""The same once the backend is done with the job: then its end is what comes next."""
+
 
 @dataclass(slots=True)
 class Batch:
@@ -33,12 +37,16 @@ class Batch:
 class News:
     """Events of one job between the task that hears them and the one that writes them down.
 
-    *status* is how the job stands in the store. What the store knows from elsewhere, as the
-    places in its queue and wishes to cancel, is left out.
+    *status* is how the job stands in the store; *is_ending* that its end is about to come.
+    *started_at* is when it was told to run, in seconds since the epoch; None where it ran before.
+    What the store knows from elsewhere, as the places in its queue and wishes to cancel, is left
+    out.
     """
 
     def __init__(self, status: JobStatus) -> None:
         self.status = status
+        self.is_ending = False
+        self.started_at: float | None = None
         self.is_over = False
         self.last_progress: Progress | None = None
         self._batch = Batch()
@@ -55,7 +63,7 @@ class News:
             case StatusChanged():
                 if event.status is not JobStatus.RUNNING or self.status is not JobStatus.QUEUED:
                     return
-                self.status = JobStatus.RUNNING
+                self.status, self.started_at = JobStatus.RUNNING, time.time()
                 self._batch.lasting.append(event)
             case OutputSaved() | Noted():
                 self._batch.lasting.append(event)
@@ -75,6 +83,8 @@ class News:
         await self._filled.wait()
         if self._batch.lasting and not self.is_over:
             await _within(LINGER, self._over)
+            if self.is_ending and not self.is_over:
+                await _within(LAST_LINGER, self._over)
         if self.is_over:
             return None
         self._filled.clear()

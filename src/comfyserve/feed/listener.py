@@ -50,6 +50,11 @@ class Listener:
             self._make_room()
         self._ring()
 
+    @property
+    def has_lasting(self) -> bool:
+        """An event that lasts is there to be read."""
+        return bool(self._lasting)
+
     def forget_passing(self) -> None:
         """Drop what is not read yet and has no number, as after everything was read elsewhere."""
         self._previews.clear()

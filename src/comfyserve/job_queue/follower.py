@@ -145,6 +145,11 @@ class _Follower:
         self._must_greet = False
         # What waits here was told before events that were read by now; the latest stands for it.
         self._live.forget_passing()
+        self._may_lack_progress = True
+        if self._live.has_lasting:
+            # The latest may be of after these, as of another attempt.
+            self._must_greet = True
+            return await self._hear()
         if self._status is JobStatus.QUEUED:
             place = self._moves.place(self._job_id) or self._place
             if place is None:

@@ -31,6 +31,10 @@ _MOVING: Final = frozenset(JobStatus) - {JobStatus.CANCELING, JobStatus.SUCCEEDE
 """What a job that was queued can become, and queued itself: the places of others may move."""
 
 
+_HEEDED: Final = (JobStatus.CANCELING, JobStatus.CANCELED, JobStatus.EXPIRED)
+"""What who runs a job has to hear of it, and does not cause himself."""
+
+
 class JobQueue:
     """All jobs of this process, from when they are handed in until they are forgotten.
 
@@ -293,14 +297,17 @@ class JobQueue:
         return await self._jobs.attempts(job_id)
 
     def heed_cancels(self, heed: Callable[[StatusChanged], None]) -> None:
-        """Have *heed* hear at once of every job that is to be canceled, or was."""
+        """Have *heed* hear at once of every job that is to be canceled, or was, or expired."""
         self._heed = heed
 
-    async def expire_waiting(self) -> float | None:
-        """End the jobs that waited too long; when the next one is due, in epoch seconds."""
-        while await self._jobs.expire_waiting(expires_at=self._clock() + self._retention):
+    async def expire_waiting(self, holder: str | None = None) -> float | None:
+        """End the jobs that waited too long, also those that *holder* has and that did not begin;
+        when the next one is due, in epoch seconds."""
+        while await self._jobs.expire_waiting(
+            holder=holder, expires_at=self._clock() + self._retention
+        ):
             pass
-        return await self._jobs.next_queue_deadline()
+        return await self._jobs.next_queue_deadline(holder)
 
     @property
     def queue_timeout(self) -> float | None:
@@ -336,7 +343,7 @@ class JobQueue:
 
     def _turn(self, event: StatusChanged) -> None:
         self._moves.stir()
-        if self._heed is not None and event.status in (JobStatus.CANCELING, JobStatus.CANCELED):
+        if self._heed is not None and event.status in _HEEDED:
             self._heed(event)
         if event.status is JobStatus.QUEUED and event.job_id not in self._announced:
             self._work.set()

@@ -10,13 +10,14 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from comfyserve import __version__
 from comfyserve.host import Host
-from comfyserve.server import docs_page, guards, health, jobs, metrics
-from comfyserve.server.logs import Logged
-from comfyserve.server.metrics import Counted, Metrics
+from comfyserve.server import docs_page, guards, health, jobs, logs, metrics
+from comfyserve.server.metrics import Metrics
 from comfyserve.server.problems import Answered, told_http_error, told_unreadable
+from comfyserve.server.routing import Shortcut
 from comfyserve.server.streams import Streams
 from comfyserve.server.v2 import assets as v2_assets
 from comfyserve.server.v2 import jobs as v2_jobs
@@ -46,7 +47,8 @@ def create_app(open: OpenHost, settings: Settings) -> FastAPI:
         version=__version__,
         description=_ABOUT,
         lifespan=lifespan,
-        middleware=_around(settings, counts),
+        # Before FastAPI's own layers see what a route raises.
+        middleware=[Middleware(Answered)],
         exception_handlers={
             HTTPException: told_http_error,
             RequestValidationError: told_unreadable,
@@ -61,11 +63,28 @@ def create_app(open: OpenHost, settings: Settings) -> FastAPI:
     app.state.streams = Streams(settings.max_streams)
     for room in (v2_jobs, v2_assets, jobs, health, metrics, docs_page):
         app.include_router(room.router)
+    direct = (v2_jobs.router, v2_assets.router, jobs.router)
+    app.door = _around(Shortcut(app, app.routed, direct), settings, counts)
     return app
 
 
 class _Application(FastAPI):
-    """An application whose document holds the shapes that its routes name."""
+    """An application whose document holds the shapes that its routes name.
+
+    Requests come in at its *door*, which stands around all else.
+    """
+
+    door: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.routed(scope, receive, send)
+        else:
+            await self.door(scope, receive, send)
+
+    async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as FastAPI does, without the door."""
+        await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
@@ -77,15 +96,11 @@ class _Application(FastAPI):
         return document
 
 
-def _around(settings: Settings, counts: Metrics) -> list[Middleware]:
-    """What stands around the routes, the first outermost."""
-    cors, *others = guards.middleware(settings)
-    return [
-        Middleware(Answered),
-        Middleware(Counted, metrics=counts),
-        Middleware(Logged),
-        cors,
-        # Within what lets pages read answers, so that they can read those of errors, too.
-        Middleware(Answered),
-        *others,
-    ]
+def _around(app: ASGIApp, settings: Settings, counts: Metrics) -> ASGIApp:
+    """The application with what stands around it: few layers, as every message passes all."""
+
+    def watch(scope: Scope, status: int, seconds: float) -> None:
+        counts.answered(scope, status)
+        logs.answered(scope, status, seconds)
+
+    return Answered(guards.around(app, settings), watch)

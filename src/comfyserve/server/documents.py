@@ -72,7 +72,6 @@ def job_document(standing: Standing, links: Links) -> Document:
         "seeds": dict(record.seeds),
         "outputs_reused": record.outputs_reused,
         "attempts": record.attempts,
-        "backend": record.backend,
     }
     if record.metadata is not None:
         told = record.metadata

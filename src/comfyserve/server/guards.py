@@ -16,7 +16,6 @@ from urllib.parse import quote, urlsplit
 
 from fastapi import Request, Response
 from starlette.datastructures import Headers
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,6 +26,7 @@ from comfyserve.denials import (
     InvalidRequest,
     PayloadTooLarge,
 )
+from comfyserve.server.problems import Answered
 from comfyserve.settings import Settings
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -37,6 +37,17 @@ MAX_AGE: Final = 600
 _OWN_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _OPEN: Final = frozenset({"/healthz", "/readyz"})
 _EVERYWHERE: Final = frozenset({"0.0.0.0", "::", ""})
+
+_HEEDED: Final = frozenset(
+    {
+        b"host",
+        *(b"origin", b"referer", b"sec-fetch-site", b"sec-fetch-mode"),
+        *(b"forwarded", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-prefix"),
+    }
+)
+"""The headers that decide who may ask, and under which address he knows us."""
+
+_MOST_USUAL: Final = 64
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -55,21 +66,23 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def middleware(settings: Settings) -> list[Middleware]:
-    """The guards in their order, the first outermost; all answer by raising what is wrong but
-    CORS, which goes around them so that a page that may ask also reads why it was refused."""
-    return [
-        Middleware(
-            Cors,
-            allow_origins=settings.allow_origins,
-            allow_methods=METHODS,
-            allow_headers=HEADERS,
-            expose_headers=EXPOSED,
-            max_age=MAX_AGE,
-        ),
-        Middleware(Doorkeeper, settings=settings),
-        Middleware(BodyCap, most=settings.body_cap),
-    ]
+def around(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """The application behind the guards, which answer by raising what is wrong.
+
+    Where pages of other sites may ask at all, CORS goes around the guards, so that such a page
+    also reads why it was refused.
+    """
+    guarded = Doorkeeper(BodyCap(app, settings.body_cap), settings)
+    if not settings.allow_origins:
+        return guarded
+    return Cors(
+        Answered(guarded),
+        allow_origins=settings.allow_origins,
+        allow_methods=METHODS,
+        allow_headers=HEADERS,
+        expose_headers=EXPOSED,
+        max_age=MAX_AGE,
+    )
 
 
 class Cors(CORSMiddleware):
@@ -98,6 +111,7 @@ class Doorkeeper:
             name.removeprefix("*") for name in settings.allow_hosts if name.startswith("*.")
         )
         self._origins = frozenset(settings.allow_origins)
+        self._usual: dict[tuple[str, bytes], str] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -112,11 +126,23 @@ class Doorkeeper:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
+        """Programs say nothing but the host that they ask, which needs to be looked at once."""
+        heeded = [pair for pair in scope["headers"] if pair[0] in _HEEDED]
+        is_usual = len(heeded) == 1 and heeded[0][0] == b"host"
+        key = scope["scheme"], heeded[0][1] if is_usual else b""
+        base = self._usual.get(key) if is_usual else None
+        if base is None:
+            base = self._checked(scope)
+            if is_usual and scope["path"] not in _OPEN and len(self._usual) < _MOST_USUAL:
+                self._usual[key] = base
+        scope.setdefault("state", {})["base_url"] = base
+
+    def _checked(self, scope: Scope) -> str:
         headers = Headers(scope=scope)
         base = self._base_url(scope, headers)
         self._check_host(scope, headers)
         self._check_origin(headers, base)
-        scope.setdefault("state", {})["base_url"] = base
+        return base
 
     def _check_host(self, scope: Scope, headers: Headers) -> None:
         asked = headers.getlist("host")

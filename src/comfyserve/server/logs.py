@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import time
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from comfyserve.events import Noted, NumberedEvent, StatusChanged
 
@@ -38,17 +37,19 @@ def set_up(level: str, *, as_json: bool, stream: TextIO | None = None) -> None:
 
 
 def watch(event: NumberedEvent) -> None:
-    """Log what becomes of a job."""
-    facts: dict[str, object] = {"job_id": event.job_id}
+    """Log what becomes of a job; on its way there only for those who want to see that much."""
     match event:
         case StatusChanged(status=status, error=error):
-            facts["status"] = str(status)
+            level = logging.INFO if event.is_last else logging.DEBUG
+            if not log.isEnabledFor(level):
+                return
+            facts: dict[str, object] = {"job_id": event.job_id, "status": str(status)}
             if event.is_last:
                 facts["seconds"] = round(event.timings.queued + event.timings.running, 3)
             told = "" if error is None else f": {error.message}"
-            log.info("Job %s%s", _WORDS.get(status, f"is {status}"), told, extra=facts)
+            log.log(level, "Job %s%s", _WORDS.get(status, f"is {status}"), told, extra=facts)
         case Noted(level="warning", message=message):
-            log.warning("%s", message, extra=facts)
+            log.warning("%s", message, extra={"job_id": event.job_id})
         case _:
             return
 
@@ -64,31 +65,12 @@ _WORDS: Final = {
 }
 
 
-class Logged:
-    """Logs every request once it is answered, for those who want to see that much."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not log.isEnabledFor(logging.DEBUG):
-            await self._app(scope, receive, send)
-            return
-        began, status = time.perf_counter(), 500
-
-        async def noting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, noting)
-        finally:
-            seconds = round(time.perf_counter() - began, 4)
-            facts: dict[str, object] = {"status": status, "seconds": seconds}
-            facts["request_id"] = scope.get("state", {}).get("request_id")
-            log.debug("%s %s", scope["method"], scope["path"][:200], extra=facts)
+def answered(scope: Scope, status: int, seconds: float) -> None:
+    """Log a request that was answered, for those who want to see that much."""
+    if log.isEnabledFor(logging.DEBUG):
+        facts: dict[str, object] = {"status": status, "seconds": round(seconds, 4)}
+        facts["request_id"] = scope.get("state", {}).get("request_id")
+        log.debug("%s %s", scope["method"], scope["path"][:200], extra=facts)
 
 
 class TextLines(logging.Formatter):
@@ -132,4 +114,6 @@ def _moment(record: logging.LogRecord) -> str:
 
 def _on_one_line(text: str) -> str:
     """The text without signs by which it could pass for two lines, or paint the terminal."""
+    if text.isprintable():
+        return text
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

@@ -5,7 +5,8 @@ No label holds an id, a name that somebody chose, or anything a person wrote.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
@@ -15,12 +16,13 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from comfyserve import __version__
 from comfyserve.errors import ComfyServeError
@@ -35,14 +37,19 @@ SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 18
 _PREFIX: Final = "comfyserve"
 _NO_ROUTE: Final = "none"
 
+# When a count was made is no more than when this process began.
+_leave_out_created: Callable[[], None] = disable_created_metrics
+
 router = APIRouter(include_in_schema=False)
 
 
 class Metrics:
     """The counts of one server; `watch` is told every event that lasts, as `open_host` does."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        _leave_out_created()
         self.registry = CollectorRegistry(auto_describe=False)
+        self._clock = clock
         self._jobs = Counter(
             f"{_PREFIX}_jobs", "Jobs that ended, by status.", ["status"], registry=self.registry
         )
@@ -50,7 +57,7 @@ class Metrics:
             if status.is_terminal:
                 self._jobs.labels(str(status))
         self._queue_seconds = _histogram(
-            "job_queue_seconds", "How long ended jobs had waited.", self.registry
+            "job_queue_seconds", "How long jobs waited, from their submission on.", self.registry
         )
         self._run_seconds = _histogram(
             "job_run_seconds", "How long ended jobs had run.", self.registry
@@ -69,6 +76,7 @@ class Metrics:
             f"{_PREFIX}_jobs_waiting", "Jobs that wait for their turn.", registry=self.registry
         )
         self._running: set[str] = set()
+        self._waiting_since: dict[str, float] = {}
         info = Gauge(f"{_PREFIX}_info", "Its version.", ["version"], registry=self.registry)
         info.labels(__version__).set(1)
 
@@ -77,23 +85,32 @@ class Metrics:
         match event:
             case StatusChanged(status=status) if status.is_terminal:
                 self._running.discard(event.job_id)
+                self._waited(event.job_id)
                 self._jobs.labels(str(status)).inc()
-                self._queue_seconds.observe(event.timings.queued)
                 if event.timings.running:
                     self._run_seconds.observe(event.timings.running)
             case StatusChanged(status=JobStatus.QUEUED):
-                self._running.discard(event.job_id)
-            case StatusChanged():
+                if event.job_id in self._running:  # another attempt, whose wait is not the job's
+                    self._running.discard(event.job_id)
+                else:
+                    self._waiting_since[event.job_id] = self._clock()
+            case StatusChanged(status=status):
                 self._running.add(event.job_id)
+                if status is JobStatus.RUNNING:
+                    self._waited(event.job_id)
             case OutputSaved(output=output):
                 self._outputs.inc()
                 self._output_bytes.inc(output.size_bytes)
             case _:
                 return
 
-    def answered(self, method: str, route: str, status: int) -> None:
-        """Count a request."""
-        self._requests.labels(method, route, str(status)).inc()
+    def answered(self, scope: Scope, status: int) -> None:
+        """Count a request under the route that answered it, never under its path."""
+        self._requests.labels(_method(scope), route_of(scope), str(status)).inc()
+
+    def _waited(self, job_id: str) -> None:
+        if (since := self._waiting_since.pop(job_id, None)) is not None:
+            self._queue_seconds.observe(self._clock() - since)
 
     async def text(self, host: Host, streams: Streams) -> bytes:
         """All counts as Prometheus reads them."""
@@ -126,31 +143,6 @@ class _Now(Collector):
         yield _gauge("backends", "Backends that are set up.", len(self._fleet.members))
         yield _gauge("backends_up", "Backends that answer.", up)
         yield _gauge("streams_open", "Event streams that are open.", self._streams.open)
-
-
-class Counted:
-    """Counts every request under the route that answered it, never under its path."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status = 500
-
-        async def noting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, noting)
-        finally:
-            self._metrics.answered(_method(scope), route_of(scope), status)
 
 
 def route_of(scope: Scope) -> str:

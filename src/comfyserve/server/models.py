@@ -125,7 +125,6 @@ class Job(BaseModel):
     seeds: dict[str, int] = Field({}, description="The seeds that were used, by address.")
     outputs_reused: bool = False
     attempts: int = 0
-    backend: str | None = None
     create_time: datetime
     update_time: datetime
     workflow: str | None = Field(None, description="The name of the workflow it runs, if any.")

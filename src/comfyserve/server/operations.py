@@ -110,6 +110,7 @@ POST_JOBS: Final = _operation(
         429: _busy("`queue_full`."),
     },
     413,
+    507,
     parameters=(_KEY,),
     body=("application/json", "NewJob"),
 )

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from fastapi import Request, Response
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,6 +23,7 @@ from comfyserve.errors import ComfyServeError
 Found = TypeVar("Found")
 
 REQUEST_ID: Final = "X-Comfy-Request-Id"
+_ID_HEADER: Final = REQUEST_ID.lower().encode()
 
 _LOG: Final = logging.getLogger("comfyserve.server")
 
@@ -132,41 +133,61 @@ async def told_unreadable(request: Request, error: Exception) -> Response:
 class Answered:
     """Gives every request an id and an answer: that of the error it ended with, if need be.
 
-    It stands around everything, and once more around the routes alone, so that what others add to
-    answers (such as who may read them) is on those of errors, too.
+    It stands around everything, and once more within what adds to answers (such as who may read
+    them), so that this is on those of errors, too. *watch* is told of every answered request its
+    scope, its status, and the seconds it took.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, watch: Callable[[Scope, int, float], None] | None = None):
         self._app = app
+        self._watch = watch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        is_outermost = "request_id" not in state
-        if is_outermost:
-            state["request_id"] = secrets.token_hex(8)
-        has_begun = False
+        if "request_id" in state:
+            await self._answer_within(scope, receive, send)
+            return
+        request_id = state["request_id"] = secrets.token_hex(8)
+        began, status = time.perf_counter(), 0
 
         async def send_with_id(message: Message) -> None:
-            nonlocal has_begun
+            nonlocal status
             if message["type"] == "http.response.start":
-                has_begun = True
-                if is_outermost:
-                    MutableHeaders(scope=message)[REQUEST_ID] = state["request_id"]
+                status = message["status"]
+                headers = [*message.get("headers", ()), (_ID_HEADER, request_id.encode())]
+                message = {**message, "headers": headers}
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         except Exception as error:
-            if has_begun:
-                if is_outermost:
-                    _log(scope, error)
+            _log(scope, error)
+            if status:
                 # Half an answer must not look like a whole one: the connection is cut.
                 raise
-            _log(scope, error)
             await _answer_to(error)(scope, receive, send_with_id)
+        finally:
+            if self._watch is not None:
+                self._watch(scope, status or 500, time.perf_counter() - began)
+
+    async def _answer_within(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception as error:
+            if has_begun:
+                raise
+            _log(scope, error)
+            await _answer_to(error)(scope, receive, send)
 
 
 def _answer_to(error: Exception) -> Response:

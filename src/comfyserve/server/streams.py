@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, Iterator
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from typing import Final
 
@@ -21,7 +21,7 @@ from comfyserve.errors import ComfyServeError
 from comfyserve.events import Event, Noted, OutputSaved, PreviewDrawn, ProgressMade, StatusChanged
 from comfyserve.jobs import JobRecord, Standing
 from comfyserve.refusals import ListenerTooSlow
-from comfyserve.server import documents
+from comfyserve.server.frames import Frames
 from comfyserve.server.links import Links
 
 KEEPALIVE: Final = 15.0
@@ -39,8 +39,6 @@ HANG_UP: Final = "comfyserve.hang_up"
 _SILENCE: Final = b": keepalive\n\n"
 
 log = logging.getLogger(__name__)
-
-_MOST_KEPT_FRAMES: Final = 64
 
 _LARGEST_NUMBER: Final = 2**53
 
@@ -73,29 +71,6 @@ class Streams:
             self._taken[owner] -= 1
             if not self._taken[owner]:
                 del self._taken[owner]
-
-
-class Frames:
-    """Events as frames; each is made once, however many streams of a kind send it."""
-
-    def __init__(self) -> None:
-        self._made: OrderedDict[tuple[int, Links, bool], tuple[Event, bytes]] = OrderedDict()
-
-    def frame(self, event: Event, links: Links, record: JobRecord, numbered: bool) -> bytes:
-        """The frame of the event, with its number where one is wanted and it has one."""
-        key = id(event), links, numbered
-        if (made := self._made.get(key)) is not None:
-            return made[1]
-        name, document = documents.event_frame(event, links, record.expires_at)
-        data = documents.encoded(document)
-        number = None if isinstance(event, ProgressMade | PreviewDrawn) else event.seq
-        mark = f"id: {number}\n" if numbered and number is not None else ""
-        frame = b"event: %b\n%bdata: %b\n\n" % (name.encode(), mark.encode(), data)
-        # The event is kept beside its frame, so that no other gets its identity meanwhile.
-        self._made[key] = event, frame
-        if len(self._made) > _MOST_KEPT_FRAMES:
-            self._made.popitem(last=False)
-        return frame
 
 
 async def v2_events(request: Request, job_id: str, *, owner: str, links: Links) -> Response:
@@ -201,23 +176,37 @@ class EventStream(Response):
                 "status": self.status_code,
                 "headers": self.raw_headers,
             }
-            self._line.connect(send)
-            tasks = [
-                asyncio.create_task(self._tell(head), name="events told"),
-                asyncio.create_task(self._line.keep(), name="stream kept alive"),
-                asyncio.create_task(_gone(receive), name="listener leaving"),
-            ]
+            leaving = asyncio.create_task(_gone(receive), name="listener leaving")
             try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                await self._tell_until_cut(head, send, leaving)
             finally:
-                for task in tasks:
-                    task.cancel()
-                ends = await asyncio.gather(*tasks, return_exceptions=True)
-            failures = [end for end in ends if isinstance(end, Exception)]
-            if any(isinstance(failure, _Stuck) for failure in failures):
+                leaving.cancel()
+                await self._line.close()
+                await asyncio.gather(leaving, return_exceptions=True)
+            if self._line.is_stuck:
                 await _hang_up(scope, receive)
-            elif failures:
-                raise failures[0]
+
+    async def _tell_until_cut(self, head: Message, send: Send, leaving: asyncio.Task[None]) -> None:
+        """Tell all, or until the listener left or takes nothing."""
+        is_over = False
+
+        def cut(_: object = None) -> None:
+            nonlocal is_over
+            if not is_over:
+                is_over = True
+                turn.reschedule(_now())
+
+        try:
+            async with asyncio.timeout(None) as turn:
+                leaving.add_done_callback(cut)
+                self._line.connect(send, cut)
+                try:
+                    await self._tell(head)
+                finally:
+                    is_over = True
+        except TimeoutError:
+            if not turn.expired():
+                raise
 
     async def _tell(self, head: Message) -> None:
         await self._line.begin(head, self._before)
@@ -248,6 +237,7 @@ class Line:
     def __init__(
         self, frames: Frames, links: Links, record: JobRecord, *, numbered: bool, pause: float
     ) -> None:
+        self.is_stuck = False
         self._frames = frames
         self._links = links
         self._record = record
@@ -258,27 +248,40 @@ class Line:
         self._told_at: dict[type[Event], float] = {}
         self._spoke_at = _now()
         self._sending_since: float | None = None
-        self._begun = asyncio.Event()
-        self._bell = asyncio.Event()
+        self._is_over = False
+        self._late = b""
+        self._speaking_late: asyncio.Task[None] | None = None
+        self._look_at: asyncio.TimerHandle | None = None
 
-    def connect(self, send: Send) -> None:
-        """Where the frames go."""
+    def connect(self, send: Send, cut: Callable[[], None]) -> None:
+        """Where the frames go, and what to call once the listener *is_stuck*."""
         self._send = send
+        self._cut = cut
+        self._plan()
 
     async def begin(self, head: Message, events: tuple[Event, ...]) -> None:
         """Send the head at once, so that a listener knows he is heard, and the first events."""
-        with _patience():
-            async with self._turn, asyncio.timeout(SEND_WITHIN):
-                await self._sent(head)
-                await self._sent(_body(b"".join(self._frame(event) for event in events)))
-        self._begun.set()
+        async with self._turn:
+            await self._sent(head)
+            await self._sent(_body(b"".join(self._frame(event) for event in events)))
+
+    async def close(self) -> None:
+        """Nothing is sent from here on."""
+        self._is_over = True
+        if self._look_at is not None:
+            self._look_at.cancel()
+        if self._speaking_late is not None:
+            self._speaking_late.cancel()
+            await asyncio.gather(self._speaking_late, return_exceptions=True)
 
     async def tell(self, event: Event) -> None:
         """Send the event, or hold it back until its time has come."""
         if isinstance(event, ProgressMade | PreviewDrawn) and self._pause:
             if _now() < self._due(type(event)):
+                is_new = not self._held
                 self._held[type(event)] = event
-                self._bell.set()
+                if is_new:
+                    self._plan()
                 return
             self._held.pop(type(event), None)
             self._told_at[type(event)] = _now()
@@ -293,24 +296,26 @@ class Line:
         """End the stream as one that is whole."""
         await self._speak(b"", ends=True)
 
-    async def keep(self) -> None:
+    def _plan(self) -> None:
+        if self._look_at is not None:
+            self._look_at.cancel()
+        self._look_at = asyncio.get_running_loop().call_at(self._next_look(), self._look)
+
+    def _look(self) -> None:
         """Send what was held back once its time has come, and a comment in too long a silence.
 
-        It also notices that a listener takes nothing, which costs less than a deadline for every
-        frame of every listener.
+        It also notices that a listener takes nothing. One look now and then costs less than a
+        deadline for every frame of every listener.
         """
-        await self._begun.wait()
-        while self._begun.is_set():
-            self._bell.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(self._next_look()):
-                    await self._bell.wait()
-            if self._sending_since is None:
-                with _patience():
-                    async with asyncio.timeout(SEND_WITHIN):
-                        await self._speak_of_late()
-            elif _now() >= self._sending_since + SEND_WITHIN:
-                raise _Stuck
+        if self._sending_since is None:
+            self._late += self._frames_of_late()
+            if self._late and (self._speaking_late is None or self._speaking_late.done()):
+                self._speaking_late = asyncio.create_task(self._speak(b""), name="late frames")
+        elif _now() >= self._sending_since + SEND_WITHIN:
+            self.is_stuck = True
+            self._cut()
+            return
+        self._plan()
 
     def _next_look(self) -> float:
         if self._sending_since is not None:
@@ -318,14 +323,13 @@ class Line:
         dues = [self._due(kind) for kind in self._held]
         return min([*dues, self._spoke_at + KEEPALIVE, _now() + SEND_WITHIN])
 
-    async def _speak_of_late(self) -> None:
+    def _frames_of_late(self) -> bytes:
         late = [self._held.pop(kind) for kind in [*self._held] if _now() >= self._due(kind)]
         for event in late:
             self._told_at[type(event)] = _now()
-        if late:
-            await self._speak(b"".join(self._frame(event) for event in late))
-        elif _now() >= self._spoke_at + KEEPALIVE:
-            await self._speak(_SILENCE)
+        if not late and _now() >= self._spoke_at + KEEPALIVE:
+            return _SILENCE
+        return b"".join(self._frame(event) for event in late)
 
     def _due(self, kind: type[Event]) -> float:
         return self._told_at.get(kind, float("-inf")) + self._pause
@@ -337,10 +341,13 @@ class Line:
 
     async def _speak(self, frame: bytes, *, ends: bool = False) -> None:
         async with self._turn:
-            if (frame or ends) and self._begun.is_set():
+            # What is late goes first, whoever speaks.
+            frame, self._late = self._late + frame, b""
+            if self._is_over:
+                return
+            self._is_over = ends
+            if frame or ends:
                 await self._sent(_body(frame, more=not ends))
-            if ends:
-                self._begun.clear()
 
     async def _sent(self, message: Message) -> None:
         self._sending_since = _now()
@@ -349,20 +356,6 @@ class Line:
         finally:
             self._sending_since = None
         self._spoke_at = _now()
-        if self._held:
-            self._bell.set()
-
-
-class _Stuck(Exception):
-    """The listener took nothing for so long that nobody waits for him any more."""
-
-
-@contextmanager
-def _patience() -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError:
-        raise _Stuck from None
 
 
 def _body(content: bytes, *, more: bool = True) -> Message:

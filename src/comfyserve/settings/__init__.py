@@ -119,7 +119,12 @@ class Settings:
     )
     disk_cap: int | None = field(
         default=None,
-        metadata=_told("size", "How much all kept bytes may take; `none` for no limit.", 1),
+        metadata=_told(
+            "size",
+            "How much all kept bytes may take before uploads and jobs are refused; `none` for no "
+            "limit.",
+            1,
+        ),
     )
     upload_cap: int = field(
         default=100 * 2**20, metadata=_told("size", "How large one uploaded asset may be.", 1)

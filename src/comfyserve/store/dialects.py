@@ -7,6 +7,7 @@ end in ``FOR UPDATE SKIP LOCKED``, so that several processes can claim at once.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -79,6 +80,10 @@ class Sql:
     def change(self, statement: str, **values: object) -> int:
         """Do it; says how many rows it met."""
         return self.connection.execute(statement, values).rowcount
+
+    def change_each(self, statement: str, values: Iterable[Mapping[str, object]]) -> None:
+        """Do it once with each of the values."""
+        self.connection.executemany(statement, values)
 
 
 def connect_sqlite(path: Path, busy_timeout: float) -> sqlite3.Connection:

@@ -20,13 +20,14 @@ TOLD: Final = tuple(
 )
 """The columns of a `JobRecord`."""
 
-_COLUMNS: Final = ", ".join(column.name for column in TOLD)
+TOLD_NAMES: Final = ", ".join(column.name for column in TOLD)
+"""Their names, as a statement lists them."""
 
 
 def get(sql: Sql, job_id: str, owner: str | None, now: float) -> JobRecord:
     """The job with its outputs. Raises `NotFound`."""
     row = sql.row(
-        f"SELECT {_COLUMNS} FROM jobs WHERE id = :id"
+        f"SELECT {TOLD_NAMES} FROM jobs WHERE id = :id"
         " AND (completed_at IS NULL OR expires_at > :now)",
         id=job_id,
         now=now,
@@ -61,13 +62,20 @@ def events(sql: Sql, job_id: str, after: int, limit: int) -> tuple[NumberedEvent
     return tuple(load_event(row["body"]) for row in rows)
 
 
-def next_queue_deadline(sql: Sql) -> float | None:
-    """When the first of those that wait is to be given up; None where none ever is."""
-    row = sql.row(
-        f"SELECT queue_deadline FROM jobs WHERE {tables.WAITS} AND queue_deadline IS NOT NULL"
-        " ORDER BY queue_deadline LIMIT 1"
+def next_queue_deadline(sql: Sql, holder: str | None = None) -> float | None:
+    """When the first of those that wait is to be given up, or of those that *holder* has and that
+    did not begin; None where none ever is."""
+    waits = sql.row(
+        f"SELECT queue_deadline AS due FROM jobs WHERE {tables.WAITS}"
+        " AND queue_deadline IS NOT NULL ORDER BY queue_deadline LIMIT 1"
     )
-    return None if row is None else float(row["queue_deadline"])
+    held = sql.row(
+        "SELECT min(queue_deadline) AS due FROM jobs WHERE lease_holder IS NOT NULL"
+        " AND lease_holder = :holder AND status = 'queued'",
+        holder=holder,
+    )
+    dues = [float(row["due"]) for row in (waits, held) if row is not None and row["due"]]
+    return min(dues, default=None)
 
 
 def unfinished(sql: Sql, owner: str, at_most: int) -> int:

@@ -185,15 +185,23 @@ class Jobs:
         )
 
     async def expire_waiting(
-        self, most: int = _MOST_AT_ONCE, *, expires_at: float | None = None
+        self,
+        most: int = _MOST_AT_ONCE,
+        *,
+        holder: str | None = None,
+        expires_at: float | None = None,
     ) -> tuple[NumberedEvent, ...]:
-        """End jobs that waited past their ``queue_deadline``, at most that many."""
+        """End jobs that waited past their ``queue_deadline``, at most that many, and those that
+        *holder* has and that did not begin."""
         now = self._database.now()
-        return await self._write(lambda sql: job_writes.expire_waiting(sql, most, expires_at, now))
+        return await self._write(
+            lambda sql: job_writes.expire_waiting(sql, most, holder, expires_at, now)
+        )
 
-    async def next_queue_deadline(self) -> float | None:
-        """The first ``queue_deadline`` of those that wait, past or to come; None without any."""
-        return await self._database.look(job_reads.next_queue_deadline)
+    async def next_queue_deadline(self, holder: str | None = None) -> float | None:
+        """The first ``queue_deadline`` of those that wait, or that *holder* has and that did not
+        begin, past or to come; None without any."""
+        return await self._database.look(lambda sql: job_reads.next_queue_deadline(sql, holder))
 
     async def get(self, job_id: str, owner: str | None = None) -> JobRecord:
         """The job. Raises `NotFound`."""

@@ -11,6 +11,7 @@ from comfyserve.events import NumberedEvent, StatusChanged
 from comfyserve.jobs import JobRecord, JobStatus, Submission
 from comfyserve.refusals import BlobNotFound, IdempotencyKeyReused, QueueFull
 from comfyserve.store.dialects import Row, Sql
+from comfyserve.store.job_reads import TOLD_NAMES
 from comfyserve.store.job_writes import keep_events, number
 from comfyserve.store.queue_places import last_place
 from comfyserve.store.rows import dump, dump_files, job_of, storable
@@ -41,12 +42,11 @@ def submit(
     sql: Sql, job: Submission, now: float, most_waiting: int | None, key: UsedKey | None
 ) -> Entered:
     """Put the job into the queue and tell so."""
-    state = _state(sql, job, most_waiting)
-    if most_waiting is not None and state["waiting"] >= most_waiting:
-        raise QueueFull(most_waiting)
+    if most_waiting is not None:
+        _refuse_when_full(sql, most_waiting)
     if key is not None:
         use_key(sql, key, now, job.id)
-    row = _insert(sql, job, now, _take_turn(sql, job, state))
+    row = _insert(sql, job, now, _take_turn(sql, job))
     _note_labels(sql, job)
     _refer_to_files(sql, job)
     events = number((StatusChanged(job.id, JobStatus.QUEUED),), after=0)
@@ -61,7 +61,8 @@ def _insert(sql: Sql, job: Submission, now: float, turn: float) -> Row:
         " pool, model, rank, turn, queue_deadline, attempts, claims, last_event, outputs_reused,"
         " has_extra_data, created_at, expires_at) VALUES (:id, :owner, :workflow, :graph, :files,"
         " :seeds, :inputs, :metadata, 'queued', :pool, :model, :rank, :turn, :queue_deadline,"
-        " 0, 0, 1, :reused, :has_extra_data, :now, :expires_at) RETURNING *",
+        " 0, 0, 1, :reused, :has_extra_data, :now, :expires_at)"
+        f" RETURNING {TOLD_NAMES}",
         id=job.id,
         owner=job.owner,
         workflow=job.workflow,
@@ -110,32 +111,34 @@ def use_key(sql: Sql, key: UsedKey, now: float, job_id: str | None = None) -> No
         raise IdempotencyKeyReused(key.key)
 
 
-def _state(sql: Sql, job: Submission, most_waiting: int | None) -> Row:
-    """What the queue is like for the job: how many wait, whose turn it is, what its owner had."""
-    row = sql.row(
-        # Counts no further than needed, so that a long queue costs no more than a full one.
-        f"SELECT (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE {WAITS} LIMIT :most) AS first)"
-        " AS waiting, coalesce("
+def _refuse_when_full(sql: Sql, most: int) -> None:
+    # Counts no further than needed, so that a long queue costs no more than a full one.
+    counted = sql.row(
+        f"SELECT count(*) AS n FROM (SELECT 1 FROM jobs WHERE {WAITS} LIMIT :most) AS waiting",
+        most=most,
+    )
+    if counted is not None and counted["n"] >= most:
+        raise QueueFull(most)
+
+
+def _take_turn(sql: Sql, job: Submission) -> float:
+    """Where in the fair order the job comes: behind what its owner asked for before.
+
+    Start-time fair queueing: an owner that asked for nothing lately starts where the queue is now,
+    so that neither idling nor flooding earns a share.
+    """
+    state = sql.row(
+        "SELECT coalesce("
         "(SELECT max(turn) FROM jobs WHERE lease_holder IS NOT NULL AND pool = :pool),"
         f"(SELECT turn FROM jobs WHERE {WAITS} AND pool = :pool"
         " ORDER BY rank, turn, number LIMIT 1),"
         "(SELECT max(last_turn) FROM owners), 0.0) AS turn,"
         " (SELECT weight FROM owners WHERE owner = :owner) AS weight,"
         " (SELECT last_turn FROM owners WHERE owner = :owner) AS last_turn",
-        most=most_waiting or 0,
         pool=job.pool,
         owner=job.owner,
     )
-    assert row is not None
-    return row
-
-
-def _take_turn(sql: Sql, job: Submission, state: Row) -> float:
-    """Where in the fair order the job comes: behind what its owner asked for before.
-
-    Start-time fair queueing: an owner that asked for nothing lately starts where the queue is now,
-    so that neither idling nor flooding earns a share.
-    """
+    assert state is not None
     is_known = state["weight"] is not None
     weight = state["weight"] if is_known else 1.0
     turn = float(max(state["last_turn"], state["turn"]) if is_known else state["turn"])

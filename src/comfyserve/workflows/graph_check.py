@@ -13,7 +13,8 @@ to it, and what lists, limits and the nodes' own checks say may change at any ti
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 from comfyserve.errors import did_you_mean, nearest
@@ -39,34 +40,57 @@ class NodeProblem:
 
 Problems = dict[str, list[NodeProblem]]
 
+MOST_NODES: Final = 100
+"""How many nodes with problems are told; a graph with more is the work of a program."""
+
+_MOST_HINTS: Final = 10
+"""How many names are compared with all others, which is slow, to say what was meant."""
+
 
 def problems_of(graph: Graph, catalog: NodeCatalog) -> Problems:
     """The problems by node id for which *graph* would be refused; none where it might run."""
-    if unknown := _unknown_nodes(graph, catalog):
+    hints = _Hints()
+    if unknown := dict(islice(_unknown_nodes(graph, catalog, hints), MOST_NODES)):
         return unknown
-    checked = _Checked.of(graph, catalog)
+    checked = _Checked.of(graph, catalog, hints)
     if not checked.outputs:
         return {WHOLE_GRAPH: [NodeProblem(None, "no_output", _no_output(graph))]}
     if checked.runs_something():
         return {}
-    return checked.problems_that_matter()
+    return dict(islice(checked.problems_that_matter(), MOST_NODES))
 
 
-def _unknown_nodes(graph: Graph, catalog: NodeCatalog) -> Problems:
+@dataclass(slots=True)
+class _Hints:
+    """What may have been meant, for the first few names only."""
+
+    given: dict[str, str] = field(default_factory=dict)
+
+    def near(self, name: str, known: Iterable[str]) -> str:
+        """The sentence that asks whether another name was meant; empty where none is near."""
+        if name not in self.given and len(self.given) < _MOST_HINTS:
+            self.given[name] = did_you_mean(name, islice(known, _MOST_COMPARED))
+        return self.given.get(name, "")
+
+
+_MOST_COMPARED: Final = 10_000
+
+
+def _unknown_nodes(
+    graph: Graph, catalog: NodeCatalog, hints: _Hints
+) -> Iterator[tuple[str, list[NodeProblem]]]:
     """Nodes without a known class; one of them anywhere is enough for a refusal."""
-    found: Problems = {}
     for node_id, entry in graph.items():
         kind = entry.get("class_type") if isinstance(entry, Mapping) else None
         if not isinstance(kind, str):
             problem = f"Node {shown(node_id)} has no class_type."
-            found[node_id] = [NodeProblem(None, "invalid_node", problem)]
+            yield node_id, [NodeProblem(None, "invalid_node", problem)]
         elif kind not in catalog:
-            hint = did_you_mean(kind[:80], catalog.classes)
+            hint = hints.near(kind[:80], catalog.classes)
             problem = (
                 f"Node {shown(node_id)} is a {shown(kind)}, which the server does not have.{hint}"
             )
-            found[node_id] = [NodeProblem(None, "unknown_node", problem)]
-    return found
+            yield node_id, [NodeProblem(None, "unknown_node", problem)]
 
 
 def _no_output(graph: Graph) -> str:
@@ -84,13 +108,13 @@ class _Checked:
     outputs: list[str]
 
     @classmethod
-    def of(cls, graph: Graph, catalog: NodeCatalog) -> _Checked:
+    def of(cls, graph: Graph, catalog: NodeCatalog, hints: _Hints) -> _Checked:
         problems: Problems = {}
         needs: dict[str, list[str]] = {}
         outputs: list[str] = []
         for node_id, entry in graph.items():
             kind = catalog.classes[entry["class_type"]]
-            node = _Node(node_id, kind, entry.get("inputs"), graph, catalog)
+            node = _Node(node_id, kind, entry.get("inputs"), graph, catalog, hints)
             if own := list(node.problems()):
                 problems[node_id] = own
             needs[node_id] = list(node.needs())
@@ -106,10 +130,10 @@ class _Checked:
                 needed_by.setdefault(need, []).append(node_id)
         return not _reach(self.problems, needed_by).issuperset(self.outputs)
 
-    def problems_that_matter(self) -> Problems:
+    def problems_that_matter(self) -> Iterator[tuple[str, list[NodeProblem]]]:
         """Those of the nodes that an output needs; the others are never looked at."""
         needed = _reach(self.outputs, self.needs)
-        return {node_id: own for node_id, own in self.problems.items() if node_id in needed}
+        return ((node_id, own) for node_id, own in self.problems.items() if node_id in needed)
 
 
 def _reach(starts: Iterable[str], ways: Mapping[str, list[str]]) -> set[str]:
@@ -133,6 +157,7 @@ class _Node:
     inputs: Any
     graph: Graph
     catalog: NodeCatalog
+    hints: _Hints
 
     def problems(self) -> Iterator[NodeProblem]:
         if not isinstance(self.inputs, Mapping):
@@ -156,7 +181,7 @@ class _Node:
 
     def _missing(self, name: str) -> NodeProblem:
         spare = [other for other in self.inputs if other not in self.kind.inputs]
-        close = nearest(name, (other for other in spare if isinstance(other, str)), 1)
+        close = nearest(name, [other[:80] for other in spare[:_MOST_HINTS] if other], 1)
         meant = f" Is it what is called {close[0]!r} there?" if close else ""
         problem = f"{self} needs a value or a link for its input '{name}'.{meant}"
         return NodeProblem(name, "missing_input", problem)
@@ -172,7 +197,7 @@ class _Node:
         node_id, slot = value
         if not self._is_there(node_id):
             known = (other for other in self.graph if isinstance(other, str))
-            hint = did_you_mean(str(node_id)[:80], known)
+            hint = self.hints.near(str(node_id)[:80], known)
             return f"{self}: '{name}' is linked to node {shown(node_id)}, which is not there.{hint}"
         source = self.catalog.classes[self.graph[node_id]["class_type"]]
         if _is_certain(source) and not _is_slot(slot, len(source.outputs)):

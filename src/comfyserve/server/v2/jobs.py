@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from comfyserve.denials import GraphRefused
+from comfyserve.denials import GraphRefused, ServerStopping
 from comfyserve.host import Host
 from comfyserve.job_queue import UsedKey
 from comfyserve.jobs import JobFile
@@ -48,6 +48,9 @@ async def post_jobs(request: Request) -> Response:
     key = idempotency_key_of(request)
     wanted = read_job_request(await read_object(request, FIELDS))
     host, owner, links = host_of(request), owner_of(request), links_of(request)
+    if host.is_stopping:
+        raise ServerStopping
+    await host.asset_library.refuse_when_full()
     resolved = await host.asset_library.resolve(wanted.graph, owner)
     if problems := await host.check_graph(resolved.graph):
         raise GraphRefused(_node_errors(problems))
