@@ -58,7 +58,7 @@ def test_it_says_where_it_listens_and_stops_when_asked(server: RunningServer) ->
     """One line on stdout, the rest on stderr, and a clean end is 0."""
     assert get(f"{server.url}/healthz")[0] == 200
     status, reasons = get(f"{server.url}/readyz")
-    assert (status, NOBODY in reasons) == (503, True)
+    assert (status, "Backend 1 of 1" in reasons, NOBODY in reasons) == (503, True, False)
 
     code = server.stop()
 
