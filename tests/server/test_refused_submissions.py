@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from tests.engines import running_engine
@@ -40,16 +39,14 @@ def test_no_job_is_taken_while_the_disk_cap_is_reached(tmp_path: Path) -> None:
 
 
 def test_a_graph_of_unknown_nodes_costs_little(tmp_path: Path) -> None:
-    """However many nodes nobody knows, they are refused quickly, and not all are told."""
+    """However many nodes nobody knows, not all are told, and few names are compared with all."""
     graph = {str(n): {"class_type": f"KSampler{n}", "inputs": {}} for n in range(5000)}
     with running_engine() as engine, serving(tmp_path, engine.url) as served:
         wait_until(lambda: served.calls.ask("GET", "/api/object_info").status == 200)
-        began = time.process_time()
 
         answer = served.calls.ask("POST", "/api/v2/jobs", {"workflow": graph})
 
         assert (answer.status, answer.code) == (422, "invalid_workflow")
         assert len(answer.body) < 100_000
-        assert b"Did you mean 'KSampler'?" in answer.body
-        # Comparing every name with all others took many times as long.
-        assert time.process_time() - began < 2.0
+        # Three of the ten hints stand in the sentence too.
+        assert 0 < answer.body.count(b"Did you mean 'KSampler") <= 13
