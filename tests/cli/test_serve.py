@@ -169,10 +169,11 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
 def test_without_a_backend_it_takes_one_and_says_which(tmp_path: Path) -> None:
     """The ComfyUI at the usual address, or else the built-in engine, which ends with it."""
     with running_server(tmp_path, backends=[]) as server:
+        wait_for(lambda: get(f"{server.url}/readyz")[0] == 200)
+        wait_for(lambda: "http://127.0.0.1:" in server.stderr)
         found = "http://127.0.0.1:8188, found there" in server.stderr
         engine = "the built-in engine, http://127.0.0.1:" in server.stderr
         assert found != engine
-        wait_for(lambda: get(f"{server.url}/readyz")[0] == 200)
         url = server.stderr.rpartition("engine, ")[2].split()[0] if engine else None
 
         assert server.stop() == 0

@@ -27,6 +27,7 @@ class Room:
         self._cap = cap
         self._sweep = sweep
         self._kept = 0
+        self._noted = 0
         self._known_until = 0.0
         self._swept_until = 0.0
         self._arriving = 0
@@ -67,6 +68,7 @@ class Room:
     def note(self, size: int) -> None:
         """So many bytes were kept just now."""
         self._kept += size
+        self._noted += size
 
     def forget_size(self) -> None:
         """Something may have gone, so count again."""
@@ -81,7 +83,10 @@ class Room:
         await self._count()
 
     async def _count(self) -> None:
-        self._kept = await self._assets.total_bytes()
+        # What comes to be kept while the store counts may be missing in what it says.
+        noted = self._noted
+        counted = await self._assets.total_bytes()
+        self._kept = counted + self._noted - noted
         self._known_until = time.monotonic() + _KNOWN_FOR
 
 
