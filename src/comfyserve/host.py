@@ -15,8 +15,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from comfyserve.access import Access
 from comfyserve.asset_library import AssetLibrary
 from comfyserve.blobs import Blobs
+from comfyserve.catalog import Catalog
 from comfyserve.comfy.backend import Backend
 from comfyserve.dispatcher import Dispatcher
 from comfyserve.errors import ComfyServeError
@@ -57,6 +59,8 @@ class Host:
     """What one process holds open; see `open_host`."""
 
     settings: Settings
+    access: Access
+    catalog: Catalog
     job_queue: JobQueue
     asset_library: AssetLibrary
     fleet: Fleet
@@ -148,6 +152,8 @@ async def open_host(settings: Settings, *, watch: Watch | None = None) -> AsyncI
             upload_cap=settings.upload_cap,
             disk_cap=settings.disk_cap,
         )
+        access = await Access.open(store)
+        catalog = await stack.enter_async_context(Catalog.open(settings.workflows))
         identity = await store.identity()
         backends = [
             await stack.enter_async_context(_backend(one, identity))
@@ -165,7 +171,7 @@ async def open_host(settings: Settings, *, watch: Watch | None = None) -> AsyncI
             grace=settings.grace,
             keep_temp=settings.keep_temp,
         )
-        host = Host(settings, job_queue, asset_library, fleet, dispatcher)
+        host = Host(settings, access, catalog, job_queue, asset_library, fleet, dispatcher)
         sweeper = _Sweeper(store, job_queue, asset_library)
         async with _working(host, sweeper):
             yield host

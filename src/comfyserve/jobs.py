@@ -10,6 +10,7 @@ from typing import Any
 from comfyserve.assets import InputFile, InputPath, MediaKind
 from comfyserve.errors import JobFailed
 from comfyserve.workflows.graph import Graph
+from comfyserve.workflows.needs import NOTHING, Needs
 
 
 class JobStatus(StrEnum):
@@ -181,8 +182,8 @@ class Submission:
     smaller share, then the older. *pool* names what a backend must be able to do, *model* what it
     had better have loaded, *estimate* the seconds it may take (what an owner's share is counted
     in). Past *queue_deadline* it is not begun any more; *expires_at* is when it may be forgotten.
-    *has_extra_data* tells that it came with secrets for the backend, which are never kept. Times
-    are seconds since the epoch.
+    *has_extra_data* tells that it came with secrets for the backend, which are never kept. It may
+    run for *timeout* seconds, as its workflow says. Times are seconds since the epoch.
     """
 
     id: str
@@ -200,6 +201,8 @@ class Submission:
     estimate: float = 1.0
     queue_deadline: float | None = None
     has_extra_data: bool = False
+    timeout: float | None = None
+    needs: Needs = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +238,9 @@ class JobRecord:
     last_event: int
     outputs: tuple[Output, ...] = ()
     has_extra_data: bool = False
+    timeout: float | None = None
+    model: str = ""
+    estimate: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,12 +248,14 @@ class Standing:
     """How a kept job stands right now: what is kept of it, and what is only known live.
 
     *queue_position* counts from 1 among the jobs that are not running yet, and is None for all
-    others. *progress* is the latest; None before the first.
+    others. *progress* is the latest; None before the first. *expected_wait* are the least and most
+    seconds until it begins, None where nothing can be said.
     """
 
     record: JobRecord
     progress: Progress | None = None
     queue_position: int | None = None
+    expected_wait: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +269,20 @@ class Lease:
     holder: str
     number: int
     until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A backend that has a place for one more job.
+
+    *pools* are those it can run jobs of, *warm* the models that it has loaded. *wait* is how many
+    seconds pass before it could begin.
+    """
+
+    backend: str
+    pools: tuple[str, ...]
+    warm: tuple[str, ...] = ()
+    wait: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from comfyserve.access import Caller
 from comfyserve.denials import InvalidRequest, PayloadTooLarge
 from comfyserve.errors import did_you_mean
 from comfyserve.host import Host
@@ -20,6 +21,7 @@ from comfyserve.workflows.graph import MAX_DEPTH, shown
 
 KEY_HEADER: Final = "Idempotency-Key"
 _LONGEST_KEY: Final = 255
+_NOBODY: Final = Caller()
 
 
 def host_of(request: Request) -> Host:
@@ -39,9 +41,15 @@ def links_of(request: Request) -> Links:
     return Links.of(guards.base_url(request))
 
 
+def caller_of(request: Request) -> Caller:
+    """Who asks, as the door found out. Without keys everybody is the same, nameless caller."""
+    caller: Caller = request.scope["state"].get("caller", _NOBODY)
+    return caller
+
+
 def owner_of(request: Request) -> str:
-    """Who asks. Without keys everybody is the same, nameless owner."""
-    return ""
+    """Whose jobs and assets the request is about."""
+    return caller_of(request).owner
 
 
 def idempotency_key_of(request: Request) -> str | None:

@@ -60,6 +60,10 @@ class Settings:
         default=Path(".comfyserve"),
         metadata=_told("path", "The folder that jobs, assets and all else is kept in."),
     )
+    workflows: Path | None = field(
+        default=None,
+        metadata=_told("path", "The folder whose workflow files are served, each by its name."),
+    )
     host: str = field(
         default="127.0.0.1",
         metadata=_told("host", "The address to listen on; the default is this machine's own."),
@@ -94,6 +98,38 @@ class Settings:
             "hosts",
             "The names it may be asked by, besides this machine's, `host` and `public_url`.",
         ),
+    )
+    open_graphs: bool = field(
+        default=False,
+        metadata=_told(
+            "flag", "Let callers without a key run graphs of their own though others reach it."
+        ),
+    )
+    allow_nodes: tuple[str, ...] = field(
+        default=(),
+        metadata=_told("patterns", "The node classes that graphs of callers may use; all if none."),
+    )
+    deny_nodes: tuple[str, ...] = field(
+        default=(),
+        metadata=_told("patterns", "The node classes that graphs of callers may not use."),
+    )
+    url_inputs: bool = field(
+        default=True,
+        metadata=_told("flag", "Take inputs by address, and fetch what is there."),
+    )
+    url_hosts: tuple[str, ...] = field(
+        default=(),
+        metadata=_told(
+            "places", "Hosts and networks that inputs may come from though they are not public."
+        ),
+    )
+    url_timeout: float = field(
+        default=30.0,
+        metadata=_told("duration", "How long fetching one input by its address may take.", 1),
+    )
+    link_lifetime: float = field(
+        default=3600.0,
+        metadata=_told("duration", "How long a link to an asset opens it without a key.", 60),
     )
     body_cap: int = field(
         default=32 * 2**20, metadata=_told("size", "How large a JSON body may be.", 1024)
@@ -142,6 +178,12 @@ class Settings:
         default=None,
         metadata=_told(
             "duration", "How long a job may run before it fails; `none` for no limit.", 1
+        ),
+    )
+    warm_bonus: float = field(
+        default=30.0,
+        metadata=_told(
+            "duration", "How far a job may go ahead because its model is loaded already."
         ),
     )
     attempts: int = field(
@@ -288,12 +330,13 @@ def _beside(
     flags: Mapping[str, object],
     environment: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The values, with a path that came from the file made relative to the file's folder."""
-    elsewhere = flags.get("data") is not None or f"{PREFIX}DATA" in environment
-    data = read.get("data")
-    if file is not None and isinstance(data, Path) and not elsewhere:
-        return {**read, "data": file.parent / data}
-    return read
+    """The values, with paths that came from the file made relative to the file's folder."""
+    moved: dict[str, object] = {}
+    for name, given in read.items():
+        elsewhere = flags.get(name) is not None or f"{PREFIX}{name.upper()}" in environment
+        if file is not None and isinstance(given, Path) and not elsewhere:
+            moved[name] = file.parent / given
+    return read | moved
 
 
 def _read(given: object, one: Field[Any]) -> object:
@@ -322,6 +365,10 @@ def _read(given: object, one: Field[Any]) -> object:
             return values.each(given, values.origin)
         case "hosts":
             return values.each(given, values.allowed_host)
+        case "patterns":
+            return values.each(given, values.pattern)
+        case "places":
+            return values.each(given, values.place)
         case _:
             return _backends(given)
 

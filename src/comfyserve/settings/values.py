@@ -142,6 +142,22 @@ def allowed_host(given: object) -> str:
     raise ValueError(f"{text!r} is no host name such as gpu.example.org or *.example.org")
 
 
+def pattern(given: object) -> str:
+    """A name of node classes, perhaps with ``*`` and ``?`` as in file names."""
+    text = str(given).strip()
+    if not text or not text.isprintable():
+        raise ValueError(f"{text!r} is no name or pattern such as LoadImage or Load*")
+    return text
+
+
+def place(given: object) -> str:
+    """A host name, every name below one as ``*.example.org``, an IP address or a range of them."""
+    try:
+        return network(given)
+    except ValueError:
+        return allowed_host(given)
+
+
 def backend_url(given: object) -> str:
     """The address of a ComfyUI; a name and password in it are left to whoever connects."""
     text = str(given).strip().rstrip("/")
