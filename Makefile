@@ -13,8 +13,8 @@ help: ## Show this list
 demo: setup-demo ## Watch a text become a picture, on this machine alone
 	@$(PYTHON) -m comfyserve demo
 
-serve: setup-serve ## Serve the API in front of a ComfyUI, or of the built-in engine
-	@$(PYTHON) -m comfyserve serve
+serve: setup-serve ## Serve the examples as an API, in front of a ComfyUI or of the built-in engine
+	@$(PYTHON) -m comfyserve serve examples
 
 test: setup ## Run every test
 	@$(PYTHON) -m pytest

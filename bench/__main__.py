@@ -19,13 +19,16 @@ from bench import (
     added_time,
     memory,
     server_added_time,
+    server_backends,
     server_claims,
+    server_fairness,
     server_files,
     server_idle,
     server_live,
     server_memory,
     server_start,
     server_throughput,
+    server_warmth,
     startup,
 )
 from bench.budgets import Measured, show
@@ -45,6 +48,9 @@ PARTS: Mapping[str, Part] = {
     "server-memory": lambda engine: asyncio.run(server_memory.measure(engine)),
     "server-claims": lambda engine: asyncio.run(server_claims.measure()),
     "server-start": server_start.measure,
+    "backends": lambda engine: asyncio.run(server_backends.measure()),
+    "warmth": lambda engine: asyncio.run(server_warmth.measure()),
+    "fairness": lambda engine: asyncio.run(server_fairness.measure()),
 }
 
 

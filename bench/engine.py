@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.request import urlopen
@@ -33,6 +33,14 @@ def engine_at(url: str | None) -> Iterator[Engine]:
         return
     with running_engine(test_nodes=True, max_upload_size=1000) as running:
         yield Engine(running.url, has_test_nodes=True)
+
+
+@contextmanager
+def engines(count: int) -> Iterator[Sequence[Engine]]:
+    """So many built-in engines, each a process of its own, for as long as the context lasts."""
+    with ExitStack() as stack:
+        running = (stack.enter_context(running_engine(test_nodes=True)) for _ in range(count))
+        yield [Engine(each.url, has_test_nodes=True) for each in running]
 
 
 def file_graph(name: str, pattern: str, size: int) -> dict[str, Any]:

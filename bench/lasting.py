@@ -27,13 +27,13 @@ def numbers(engine: Engine) -> Iterator[int]:
     return itertools.count(1) if engine.has_test_nodes else pictures.colors()
 
 
-def graph(engine: Engine, number: int) -> dict[str, Any]:
+def graph(engine: Engine, number: int, seconds: float = SECONDS) -> dict[str, Any]:
     """A wait and a file that names the *number*, or a picture of that color."""
     if not engine.has_test_nodes:
         picture = pictures.graph(number)
         picture["1"]["inputs"] |= {"width": PICTURE_SIZE, "height": PICTURE_SIZE}
         return picture
-    wait = {"seconds": SECONDS, "interruptible": True, "seed": number}
+    wait = {"seconds": seconds, "interruptible": True, "seed": number}
     # A name of its own: the next job's file would take its place before anybody fetched it.
     waited = file_graph(f"waited {number}.txt", f"{number} ", 16)
     waited["1"]["inputs"]["value"] = ["2", 0]

@@ -24,7 +24,11 @@ class ServerClient:
 
     async def run(self, graph: Mapping[str, Any]) -> bytes:
         """Run *graph* and return the bytes of its first output."""
-        output = await self.first_output(await self.submit(graph))
+        return await self.first_content(await self.submit(graph))
+
+    async def first_content(self, job_id: str) -> bytes:
+        """The bytes of a job's first output, once it succeeded. Raises `WrongResult`."""
+        output = await self.first_output(job_id)
         async with self.session.get(output["url"]) as answer:
             answer.raise_for_status()
             return await answer.read()
@@ -81,11 +85,14 @@ class ServerClient:
 
 
 @asynccontextmanager
-async def connect(url: str) -> AsyncIterator[ServerClient]:
-    """Open the session, and close it."""
+async def connect(url: str, key: str | None = None) -> AsyncIterator[ServerClient]:
+    """Open the session, and close it; *key* goes along with every request."""
     timeout = aiohttp.ClientTimeout(total=300)
     # A preview is one line, and may be larger than what is read at once by default.
     async with aiohttp.ClientSession(
-        timeout=timeout, read_bufsize=2**22, connector=aiohttp.TCPConnector(limit=0)
+        timeout=timeout,
+        read_bufsize=2**22,
+        connector=aiohttp.TCPConnector(limit=0),
+        headers=None if key is None else {"Authorization": f"Bearer {key}"},
     ) as session:
         yield ServerClient(url, session)

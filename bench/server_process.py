@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,11 +16,13 @@ SYNCS = 200
 
 
 @contextmanager
-def serving(engine_url: str) -> Iterator[RunningServer]:
-    """``comfyserve serve`` in front of an engine, as people start it, with a fresh data folder."""
+def serving(
+    *engine_urls: str, environment: Mapping[str, str] | None = None
+) -> Iterator[RunningServer]:
+    """``comfyserve serve`` in front of engines, as people start it, with a fresh data folder."""
     with (
         tempfile.TemporaryDirectory(prefix="comfyserve bench ") as folder,
-        running_server(Path(folder), backends=[engine_url]) as server,
+        running_server(Path(folder), backends=engine_urls, environment=environment) as server,
     ):
         yield server
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from comfyserve.asset_library import AssetLibrary
 from comfyserve.assets import Asset
 from comfyserve.blobs import Blobs
+from comfyserve.jobs import Offer
 from comfyserve.refusals import AssetInUse, BlobNotFound, MissingAsset, NotFound
 from comfyserve.store import Store
 from tests.store.samples import submission
@@ -103,7 +104,7 @@ async def test_no_byte_that_is_needed_is_ever_swept_away(tmp_path: Path) -> None
             for asset in (await store.assets.list(limit=1000)).items:
                 assert (await blobs.head(asset.hash)).size_bytes == asset.size_bytes
             claims = 0
-            while (claim := await store.jobs.claim("h", "b", lease=30)) is not None:
+            while (claim := await store.jobs.claim("h", [Offer("b", ("",))], lease=30)) is not None:
                 claims += 1
                 for file in claim.files:
                     assert await blobs.exists(file.hash)

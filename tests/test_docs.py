@@ -14,12 +14,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 from urllib.parse import unquote
 
 import pytest
 import typer
-from typer.core import TyperArgument, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 import comfyserve
 from comfyserve import denials, errors, events, refusals
@@ -59,9 +59,16 @@ def _group() -> TyperGroup:
     return group
 
 
-COMMANDS = {"comfyserve": _group().params} | {
-    f"comfyserve {name}": command.params for name, command in _group().commands.items()
-}
+def _commands(name: str, command: TyperGroup | TyperCommand) -> Iterator[tuple[str, list[Any]]]:
+    """The command and all below it, each with what it takes."""
+    yield name, command.params
+    if isinstance(command, TyperGroup):
+        for below, one in command.commands.items():
+            assert isinstance(one, TyperGroup | TyperCommand)
+            yield from _commands(f"{name} {below}", one)
+
+
+COMMANDS = dict(_commands("comfyserve", _group()))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -199,6 +206,9 @@ def _routes(source: Path) -> Iterator[tuple[str, str]]:
     """The routes that a module declares, without those that only answer HEAD beside GET."""
     name = ".".join(source.relative_to(ROOT / "src").with_suffix("").parts)
     for route in getattr(getattr(importlib.import_module(name), "router", None), "routes", ()):
+        if not hasattr(route, "methods"):
+            yield "WS", route.path
+            continue
         methods = route.methods - {"HEAD"} if route.methods != {"HEAD"} else route.methods
         beside_get = methods == {"HEAD"} and not route.include_in_schema
         yield from () if beside_get else ((method, route.path) for method in methods)
@@ -219,7 +229,7 @@ def test_every_metric_is_in_the_reference() -> None:
     told = set(re.findall(r"^\| `(comfyserve_\w+)` \|", _section("Metrics"), re.M))
     counted = {family.name for family in Metrics().registry.collect()}
     suffixed = {name.removesuffix("_total") for name in told}
-    at_call = {"comfyserve_jobs_running", "comfyserve_streams_open"}
+    at_call = {"comfyserve_jobs_running", "comfyserve_streams_open", "comfyserve_sockets_open"}
     at_call |= {"comfyserve_backends", "comfyserve_backends_up"}
 
     assert suffixed == counted | at_call

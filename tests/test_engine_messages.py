@@ -254,8 +254,11 @@ async def test_a_node_that_cannot_be_interrupted_is_reported_at_the_next(
     assert client.messages("execution_interrupted", prompt_id)[0]["node_id"] == "2"
 
 
-async def test_a_checkpoint_is_loaded_once(client: EngineClient) -> None:
-    """A loaded test checkpoint is warm until another one is loaded, or models are unloaded."""
+async def test_a_checkpoint_is_loaded_once(client: EngineClient, engine: RunningEngine) -> None:
+    """A loaded test checkpoint is warm until another one is loaded, or models are unloaded, and
+    each time that one is loaded is written down."""
+    counted = engine.folder / "output" / "loads.txt"
+    counted.unlink(missing_ok=True)
 
     async def warm(name: str, seed: int) -> str:
         graph = {
@@ -272,6 +275,7 @@ async def test_a_checkpoint_is_loaded_once(client: EngineClient) -> None:
     found.append(await warm(a, 9))
 
     assert found == ["False", "True", "False", "False", "False"]
+    assert counted.read_text(encoding="utf-8").split() == [a, b, a, a]
 
 
 async def test_a_sleep_may_be_interrupted(client: EngineClient) -> None:

@@ -94,7 +94,7 @@ async def test_a_graph_is_checked_against_the_nodes(engine: RunningEngine, tmp_p
 
         assert list(problems) == ["3"]
         assert "TestSleep" in problems["3"][0].message
-        assert "TestSleep" in await host.object_info()
+        assert b'"TestSleep"' in await host.object_info()
 
 
 async def test_the_backend_knows_us_after_a_restart(engine: RunningEngine, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from comfyserve.events import (
 )
 from comfyserve.feed import LocalFeed
 from comfyserve.job_queue import JobQueue, UsedKey
-from comfyserve.jobs import JobStatus, Lease, Preview, Progress
+from comfyserve.jobs import JobStatus, Lease, Offer, Preview, Progress
 from comfyserve.refusals import (
     IdempotencyKeyReused,
     LeaseLost,
@@ -33,6 +33,7 @@ from comfyserve.store import Store
 from tests.store.samples import GRAPH, START, Clock, output, status
 
 FIRST = "0b2f3a52-0b52-4f0c-9a52-5d2b6c1f0a11"
+OFFERS = [Offer("http://gpu:8188", ("",))]
 HALF = Progress(value=0.5, step=10, steps=20)
 
 
@@ -68,7 +69,7 @@ async def until(true: Callable[[], object]) -> None:
 
 async def take(queue: JobQueue, *, runs: bool = True) -> Lease:
     """The lease of the next job, which runs."""
-    claim = await queue.claim("server", "http://gpu:8188", lease=30)
+    claim = await queue.claim("server", OFFERS, lease=30)
     assert claim is not None
     if runs:
         await queue.record(claim.lease, [status(claim.lease, JobStatus.RUNNING)])
@@ -184,7 +185,7 @@ async def test_a_list_knows_places_and_progress(queue: JobQueue) -> None:
 async def test_who_waits_for_work_is_woken(queue: JobQueue, runs: bool) -> None:
     """A new job and one that comes back, begun or not, wake a dispatcher; while none waits it
     sleeps."""
-    assert await queue.claim("server", "http://gpu:8188", lease=30) is None
+    assert await queue.claim("server", OFFERS, lease=30) is None
     sleeps = asyncio.create_task(queue.wait_for_work())
     done, _ = await asyncio.wait([sleeps], timeout=0.05)
     assert not done
@@ -193,7 +194,7 @@ async def test_who_waits_for_work_is_woken(queue: JobQueue, runs: bool) -> None:
     async with asyncio.timeout(5):
         await sleeps
     lease = await take(queue, runs=runs)
-    assert await queue.claim("server", "http://gpu:8188", lease=30) is None
+    assert await queue.claim("server", OFFERS, lease=30) is None
     await queue.requeue(lease)
 
     async with asyncio.timeout(5):
@@ -205,11 +206,11 @@ async def test_who_claims_hears_whether_more_wait(queue: JobQueue) -> None:
     """Behind the last job nobody is sent to look; behind any other he is."""
     for _ in range(2):
         await queue.submit(GRAPH)
-    first = await queue.claim("server", "http://gpu:8188", lease=30)
+    first = await queue.claim("server", OFFERS, lease=30)
     async with asyncio.timeout(5):
         await queue.wait_for_work()
 
-    last = await queue.claim("server", "http://gpu:8188", lease=30)
+    last = await queue.claim("server", OFFERS, lease=30)
     sleeps = asyncio.create_task(queue.wait_for_work())
     done, _ = await asyncio.wait([sleeps], timeout=0.05)
 

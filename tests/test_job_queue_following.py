@@ -17,12 +17,14 @@ from comfyserve.events import Event, Noted, PreviewDrawn, ProgressMade, StatusCh
 from comfyserve.feed import LocalFeed
 from comfyserve.job_queue import JobQueue
 from comfyserve.job_queue.follower import follow
-from comfyserve.jobs import JobStatus, Lease, Preview, Progress
+from comfyserve.jobs import JobStatus, Lease, Offer, Preview, Progress
 from comfyserve.refusals import IllegalMove, LeaseLost, ListenerTooSlow
 from comfyserve.store import Store
 from tests.store.samples import GRAPH, status
 
 Act = tuple[str, int]
+
+OFFERS = [Offer("http://gpu:8188", ("",))]
 
 ACTS = st.one_of(
     st.tuples(st.sampled_from(["progress", "preview"]), st.just(0)),
@@ -102,7 +104,7 @@ class Story:
 
     async def begin(self) -> None:
         """Have the job run."""
-        claim = await self.queue.claim("server", "http://gpu:8188", lease=30)
+        claim = await self.queue.claim("server", OFFERS, lease=30)
         if claim is None:
             return
         self.lease = claim.lease
@@ -227,6 +229,31 @@ async def test_an_end_that_was_not_heard_is_found(store: Store) -> None:
     async with asyncio.timeout(10):
         heard += [event async for event in following]
     assert tuple(heard) == await store.jobs.events(story.job_id)
+
+
+async def test_nothing_is_told_before_what_was_missed(store: Store) -> None:
+    """Where an event was lost, all that came with the next one waits until the store was read."""
+    feed = LocalFeed()
+    queue = JobQueue(store.jobs, feed, most_waiting=9, retention=1e6)
+    story = Story(store, queue, (await queue.submit(GRAPH)).record.id)
+    await story.begin()
+    assert story.lease is not None
+    following = follow(store.jobs, feed, queue._moves, story.job_id, 0, None)
+    heard = [await anext(following), await anext(following)]
+    nobody = asyncio.create_task(anext(following))  # has told all, and waits
+    await asyncio.sleep(0)
+    store.jobs.tell_to(lambda events: None)
+    await queue.record(story.lease, [Noted(story.job_id, "info", "lost")])
+    (late,) = await queue.record(story.lease, [Noted(story.job_id, "info", "heard")])
+
+    for event in (late, ProgressMade(story.job_id, Progress(step=1))):
+        feed.publish(event)
+
+    async with asyncio.timeout(10):
+        heard += [await nobody, await anext(following), await anext(following)]
+    await following.aclose()
+    assert tuple(heard[:4]) == await store.jobs.events(story.job_id)
+    assert isinstance(heard[4], ProgressMade)
 
 
 async def test_a_job_that_was_forgotten_ends_its_followers(store: Store) -> None:

@@ -13,6 +13,9 @@ from comfyserve import denials, refusals
 from comfyserve.denials import (
     AddressUnsafe,
     AddressUnusable,
+    BackendAlreadyThere,
+    BackendNotAdded,
+    BackendNotFound,
     EditorFormatRefused,
     ExtraMissing,
     Forbidden,
@@ -170,11 +173,22 @@ SENTENCES: list[tuple[ComfyServeError, str]] = [
     ),
     (KeyNotFound("ap", near=["app"]), "There is no key 'ap'. Did you mean 'app'?"),
     (KeyNotFound("app", was_revoked=True), "The key 'app' was revoked before."),
+    (BackendNotFound("gpu"), "There is no backend 'gpu'. 'comfyserve backends' lists all."),
+    (
+        BackendAlreadyThere(),
+        "This backend is there already. To open its door otherwise, remove it first.",
+    ),
+    (
+        BackendNotAdded("the connection was refused"),
+        "No ComfyUI answers there (the connection was refused), so it was not added. Without "
+        "check=true it is added all the same and used once it answers.",
+    ),
     (ServerStopping(), "The server is about to stop. Try again in a moment."),
     (
         AddressUnsafe("0.0.0.0"),
-        "Listening on 0.0.0.0 would let everybody who reaches it run anything. Listen on "
-        "127.0.0.1, or allow it with --insecure where something else guards the address.",
+        "Listening on 0.0.0.0 would let everybody who reaches it run anything. Make a key with "
+        "'comfyserve keys create NAME', so that it asks for one, or listen on 127.0.0.1, or allow "
+        "it with --insecure where something else guards the address.",
     ),
     (
         AddressUnusable("127.0.0.1", 80, "Permission denied."),

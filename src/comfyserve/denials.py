@@ -19,6 +19,10 @@ They stand below `errors.ComfyServeError` like all others.
   + TooManyJobs             as many jobs of the caller are not over as may be
   + KeyNameTaken            a living key has this name
   + KeyNotFound             there is no such key, or it was revoked
+  + BackendNotFound         no backend has this id or address
+  + BackendAlreadyThere     a backend with this address is there
+  + BackendNotAdded         nobody answers at the address of a backend that was to be added
+  + ServerStarting          the server has not read yet what was asked for
   + ServerStopping          the server is about to stop and takes nothing new
   + AddressUnsafe           the address to listen on is one that others reach, and nothing guards it
   + AddressUnusable         the address to listen on is taken, or not this machine's
@@ -264,6 +268,53 @@ class KeyNotFound(ComfyServeError):
         return f"There is no key {self.wanted[:80]!r}.{did_you_mean(self.wanted, self.near)}"
 
 
+class BackendNotFound(ComfyServeError):
+    """No backend has this id or address."""
+
+    code = "backend_not_found"
+
+    def __init__(self, wanted: str) -> None:
+        super().__init__(wanted)
+        self.wanted = wanted
+
+    def __str__(self) -> str:
+        return f"There is no backend {self.wanted[:200]!r}. 'comfyserve backends' lists all."
+
+
+class BackendAlreadyThere(ComfyServeError):
+    """A backend with this address is there."""
+
+    code = "backend_exists"
+
+    def __str__(self) -> str:
+        return "This backend is there already. To open its door otherwise, remove it first."
+
+
+class BackendNotAdded(ComfyServeError):
+    """Nobody answers at the address of a backend that was to be added; *reason* says how."""
+
+    code = "backend_not_added"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"No ComfyUI answers there ({self.reason.rstrip('.')}), so it was not added. Without "
+            "check=true it is added all the same and used once it answers."
+        )
+
+
+class ServerStarting(ComfyServeError):
+    """The server began a moment ago and has not read its workflows yet."""
+
+    code = "server_starting"
+
+    def __str__(self) -> str:
+        return "The server is still reading its workflows. Try again in a moment."
+
+
 class ServerStopping(ComfyServeError):
     """The server is about to stop and takes nothing new."""
 
@@ -284,8 +335,9 @@ class AddressUnsafe(ComfyServeError):
 
     def __str__(self) -> str:
         return (
-            f"Listening on {self.host} would let everybody who reaches it run anything. Listen on "
-            "127.0.0.1, or allow it with --insecure where something else guards the address."
+            f"Listening on {self.host} would let everybody who reaches it run anything. Make a key "
+            "with 'comfyserve keys create NAME', so that it asks for one, or listen on 127.0.0.1, "
+            "or allow it with --insecure where something else guards the address."
         )
 
 

@@ -14,10 +14,14 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from comfyserve.jobs import JobError, JobStatus, Output, Preview, Progress, Timings
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +98,25 @@ NumberedEvent = StatusChanged | OutputSaved | Noted
 def to_json(event: Event) -> dict[str, Any]:
     """The event as a JSON document, all of it; `from_json` makes the same event of it."""
     match event:
-        case StatusChanged():
-            return {"kind": "status", **asdict(event)}
-        case OutputSaved():
-            return {"kind": "output", **asdict(event)}
-        case Noted():
-            return {"kind": "note", **asdict(event), "details": dict(event.details)}
-        case ProgressMade():
-            return {"kind": "progress", **asdict(event)}
+        case StatusChanged(error=error, timings=timings):
+            return {
+                "kind": "status",
+                **_fields_of(event),
+                "error": None if error is None else _fields_of(error),
+                "timings": {**_fields_of(timings), "nodes": dict(timings.nodes)},
+            }
+        case OutputSaved(output=output):
+            return {"kind": "output", **_fields_of(event), "output": _fields_of(output)}
+        case Noted(details=details):
+            return {"kind": "note", **_fields_of(event), "details": dict(details)}
+        case ProgressMade(progress=progress):
+            return {"kind": "progress", **_fields_of(event), "progress": _fields_of(progress)}
         case PreviewDrawn(job_id=job_id, preview=preview):
             data = b64encode(preview.data).decode("ascii")
             return {
                 "kind": "preview",
                 "job_id": job_id,
-                "preview": {**asdict(preview), "data": data},
+                "preview": {**_fields_of(preview), "data": data},
             }
 
 
@@ -155,3 +164,13 @@ def progress_from_json(document: Mapping[str, Any]) -> Progress:
 def error_from_json(document: Mapping[str, Any]) -> JobError:
     """The job error whose fields *document* holds."""
     return JobError(**{**document, "traceback": tuple(document["traceback"])})
+
+
+def _fields_of(value: DataclassInstance) -> dict[str, Any]:
+    """The fields by name, none of them copied: every event of every job comes through here."""
+    return {name: getattr(value, name) for name in _names_of(type(value))}
+
+
+@cache
+def _names_of(kind: type[DataclassInstance]) -> tuple[str, ...]:
+    return tuple(kind.__dataclass_fields__)

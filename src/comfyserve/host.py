@@ -11,26 +11,30 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from comfyserve.access import Access
 from comfyserve.asset_library import AssetLibrary
 from comfyserve.blobs import Blobs
-from comfyserve.catalog import Catalog
+from comfyserve.catalog import Catalog, Publishing, published_in
 from comfyserve.comfy.backend import Backend
 from comfyserve.dispatcher import Dispatcher
 from comfyserve.errors import ComfyServeError
 from comfyserve.events import NumberedEvent
 from comfyserve.feed import LocalFeed
-from comfyserve.fleet import Fleet
+from comfyserve.fleet import Fleet, Roster, Wanted, refusal
+from comfyserve.intake import Intake
 from comfyserve.job_queue import JobQueue
+from comfyserve.learned_times import LearnedTimes, subject_of
 from comfyserve.refusals import JobUnfinished, NotFound
 from comfyserve.settings import BackendSettings, Settings
 from comfyserve.store import Store
+from comfyserve.url_inputs import UrlInputs
 from comfyserve.workflows.graph import Graph
-from comfyserve.workflows.graph_check import NodeProblem, problems_of
+from comfyserve.workflows.graph_check import NodeProblem
+from comfyserve.workflows.needs import Needs, model_of, needs_of
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +43,9 @@ DEFAULT_BACKEND: Final = "http://127.0.0.1:8188"
 
 _QUICKLY_CHECKED: Final = 200
 """Nodes of a graph that is checked in passing; a larger one is checked beside the event loop."""
+
+_FRESH_WITHIN: Final = 5.0
+"""Seconds that who hands in a graph waits for what the backends can do now."""
 
 _SWEEP_PAUSE: Final = 60.0
 """Seconds between two rounds of forgetting what is past its time."""
@@ -54,6 +61,14 @@ class Readiness:
     reasons: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What a graph asks of a backend (*needs*), and the models that it loads."""
+
+    needs: Needs
+    model: str
+
+
 @dataclass(slots=True)
 class Host:
     """What one process holds open; see `open_host`."""
@@ -61,11 +76,37 @@ class Host:
     settings: Settings
     access: Access
     catalog: Catalog
+    publishing: Publishing
     job_queue: JobQueue
     asset_library: AssetLibrary
-    fleet: Fleet
+    roster: Roster
     dispatcher: Dispatcher
+    times: LearnedTimes
     is_stopping: bool = field(default=False, init=False)
+    intake: Intake = field(init=False)
+    url_inputs: UrlInputs = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.intake = Intake(
+            self.job_queue,
+            self.asset_library,
+            self.access,
+            check=self.check_graph,
+            place=self.placement,
+            estimate=self.estimate,
+            is_stopping=lambda: self.is_stopping,
+        )
+        self.url_inputs = UrlInputs(
+            is_on=self.settings.url_inputs,
+            hosts=self.settings.url_hosts,
+            seconds=self.settings.url_timeout,
+            most=self.settings.upload_cap,
+        )
+
+    @property
+    def fleet(self) -> Fleet:
+        """The backends that jobs can go to."""
+        return self.roster.fleet
 
     async def is_ready(self) -> Readiness:
         """Ask the store and the backends; one backend that answers is enough."""
@@ -77,25 +118,33 @@ class Host:
         except ComfyServeError as error:
             log.warning("Not ready: %s", error)
             reasons.append("The database cannot be used; the log says why.")
-        if not await self.fleet.answers():
-            reasons += [
-                f"Backend {number} of {len(self.fleet.members)}: {member.reason}"
-                for number, member in enumerate(self.fleet.members, start=1)
-            ]
+        reasons += await self.fleet.reasons_against()
         return Readiness(not reasons, tuple(reasons))
 
     async def check_graph(self, graph: Graph) -> Mapping[str, Sequence[NodeProblem]]:
         """Why no backend would run the graph, by node id; empty where one would, or nobody knows.
 
-        What the known node catalogues do not take is held against fresh ones before it is told.
+        Of a backend that is down counts what was known last: its jobs wait. What the known node
+        catalogues do not take is held against fresh ones before it is told.
         """
-        if not (problems := await self._problems(graph)):
+        if self.fleet.catalogs() and not await self._problems(graph):
             return {}
-        await self.fleet.refresh()
-        return await self._problems(graph) and problems
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FRESH_WITHIN):
+                await self.fleet.refresh()
+        return await self._problems(graph)
 
-    async def object_info(self) -> Mapping[str, Any]:
-        """The node catalogues of all backends as one document, the last that are known.
+    def placement(self, graph: Graph) -> Placement:
+        """What the graph asks of a backend, as far as the known node catalogues tell."""
+        catalogs = [*self.fleet.catalogs().values()]
+        return Placement(needs_of(graph, catalogs), model_of(graph, catalogs))
+
+    def estimate(self, workflow: str | None, graph: Graph) -> float:
+        """The seconds that a job of this workflow, or of this graph without a name, may take."""
+        return self.times.estimate(subject_of(workflow, graph))
+
+    async def object_info(self) -> bytes:
+        """The node catalogues of all backends as one JSON document, the last that are known.
 
         Raises `BackendError` where none is known and no backend answers.
         """
@@ -111,16 +160,10 @@ class Host:
         self.job_queue.close()
 
     async def _problems(self, graph: Graph) -> Mapping[str, Sequence[NodeProblem]]:
+        members = self.fleet.members
         if len(graph) <= _QUICKLY_CHECKED:
-            return self._check(graph)
-        return await asyncio.to_thread(self._check, graph)
-
-    def _check(self, graph: Graph) -> Mapping[str, Sequence[NodeProblem]]:
-        found: Mapping[str, Sequence[NodeProblem]] = {}
-        for member in self.fleet.members:
-            if member.catalog is None or not (found := problems_of(graph, member.catalog)):
-                return {}
-        return found
+            return refusal(graph, members)
+        return await asyncio.to_thread(refusal, graph, members)
 
 
 @asynccontextmanager
@@ -143,6 +186,7 @@ async def open_host(settings: Settings, *, watch: Watch | None = None) -> AsyncI
             retention=settings.retention,
             queue_timeout=settings.queue_timeout,
             watch=watch,
+            bonus=settings.warm_bonus,
         )
         asset_library = AssetLibrary(
             store.assets,
@@ -153,17 +197,29 @@ async def open_host(settings: Settings, *, watch: Watch | None = None) -> AsyncI
             disk_cap=settings.disk_cap,
         )
         access = await Access.open(store)
-        catalog = await stack.enter_async_context(Catalog.open(settings.workflows))
         identity = await store.identity()
-        backends = [
-            await stack.enter_async_context(_backend(one, identity))
-            for one in settings.backends or (BackendSettings(DEFAULT_BACKEND),)
-        ]
-        fleet = await stack.enter_async_context(Fleet.open(backends))
+        configured = settings.backends or (BackendSettings(DEFAULT_BACKEND),)
+        roster = await stack.enter_async_context(
+            Roster.open(
+                store.backends,
+                lambda wanted: _backend(wanted, identity),
+                [Wanted(one.url, one.headers, one.token, one.verify_tls) for one in configured],
+            )
+        )
+        catalog = await stack.enter_async_context(
+            Catalog.open(
+                settings.workflows,
+                published=published_in(await store.published.list()),
+                catalogs=roster.fleet.catalogs(),
+                in_background=True,
+            )
+        )
+        times = await stack.enter_async_context(LearnedTimes.open(store.times))
         dispatcher = Dispatcher(
             job_queue,
-            fleet,
+            roster.fleet,
             blobs,
+            times,
             holder=f"{identity}/{uuid.uuid4().hex}",
             attempts=settings.attempts,
             timeout=settings.timeout,
@@ -171,7 +227,18 @@ async def open_host(settings: Settings, *, watch: Watch | None = None) -> AsyncI
             grace=settings.grace,
             keep_temp=settings.keep_temp,
         )
-        host = Host(settings, access, catalog, job_queue, asset_library, fleet, dispatcher)
+        publishing = Publishing(catalog, store.published)
+        host = Host(
+            settings,
+            access,
+            catalog,
+            publishing,
+            job_queue,
+            asset_library,
+            roster,
+            dispatcher,
+            times,
+        )
         sweeper = _Sweeper(store, job_queue, asset_library)
         async with _working(host, sweeper):
             yield host
@@ -183,27 +250,43 @@ async def _working(host: Host, sweeper: _Sweeper) -> AsyncIterator[None]:
     failure: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(host.dispatcher.run(), name="dispatcher")
-        sweeping = tasks.create_task(sweeper.run(), name="sweeper")
+        beside = [
+            tasks.create_task(sweeper.run(), name="sweeper"),
+            tasks.create_task(_teach(host.catalog, host.fleet), name="nodes for the workflows"),
+        ]
         try:
             yield
         except Exception as error:
             failure = error
         finally:
-            sweeping.cancel()
+            for task in beside:
+                task.cancel()
             await host.stop()
     if failure is not None:
         raise failure
 
 
-def _backend(settings: BackendSettings, identity: str) -> Backend:
+async def _teach(catalog: Catalog, fleet: Fleet) -> None:
+    """Hold the workflows against what the backends have whenever that changed; ends only by being
+    canceled."""
+    version = -1
+    while True:
+        version = await fleet.wait_for_change(version)
+        try:
+            await catalog.learn(fleet.catalogs())
+        except Exception:
+            log.exception("The workflows could not be held against the backends' nodes")
+
+
+def _backend(wanted: Wanted, identity: str) -> Backend:
     """The backend under a client id that outlives us, so that after a restart its messages about
     jobs that still run come to us."""
-    name = uuid.uuid5(uuid.UUID(identity), settings.url)
+    name = uuid.uuid5(uuid.UUID(identity), wanted.url)
     return Backend(
-        settings.url,
-        headers=settings.headers,
-        token=settings.token,
-        verify_tls=settings.verify_tls,
+        wanted.url,
+        headers=wanted.headers,
+        token=wanted.token,
+        verify_tls=wanted.verify_tls,
         client_id=name.hex,
     )
 
@@ -219,7 +302,12 @@ class _Sweeper:
     async def run(self) -> None:
         """Sweep at once and then every minute; ends only by being canceled."""
         while True:
-            for sweep in (self._jobs, self._keys, self._asset_library.sweep):
+            for sweep in (
+                self._jobs,
+                self._keys,
+                self._store.forget_unneeded,
+                self._asset_library.sweep,
+            ):
                 try:
                     await sweep()
                 except ComfyServeError as error:

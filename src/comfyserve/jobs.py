@@ -156,6 +156,23 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Usual:
+    """How many seconds something usually takes: *mean* on average, *spread* more or less."""
+
+    mean: float
+    spread: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class UsualTimes:
+    """What runs of one kind usually take: a *whole* run, and each of its *nodes* that takes long
+    enough to matter. Empty where none was seen yet."""
+
+    whole: Usual | None = None
+    nodes: Mapping[str, Usual] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class JobFile:
     """A file that a kept job needs: the places *targets* in its graph get its name on the backend.
 

@@ -24,6 +24,7 @@ They stand below `errors.ComfyServeError` like all others.
   + WorkflowNotFound        no workflow on offer has this name
   + WorkflowBroken          a workflow's file cannot be read, and never could
   + WorkflowNameRefused     no workflow can be published under this name
+    - WorkflowInFolder      a file of the server's folder has the name
   + WorkflowFolderMissing   there is no folder of workflows where one should be
 """
 
@@ -346,6 +347,22 @@ class WorkflowNameRefused(ComfyServeError):
 
     def __str__(self) -> str:
         return f"A workflow cannot be named {self.name[:80]!r}. {self.reason}"
+
+
+class WorkflowInFolder(WorkflowNameRefused):
+    """A file of the server's folder has the name, and only who has the folder can change that."""
+
+    code = "workflow_in_folder"
+
+    def __init__(self, name: str, file: str) -> None:
+        super().__init__(name, file)
+        self.file = file
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name[:80]!r} is {self.file} in the server's folder, which comes first. "
+            "Change it there, or take another name."
+        )
 
 
 class WorkflowFolderMissing(ComfyServeError):

@@ -50,6 +50,22 @@ async def test_once_a_key_was_made_every_request_needs_one(access: Access) -> No
             await access.of(token)
 
 
+async def test_who_stays_is_looked_at_again(access: Access) -> None:
+    """A caller is renewed as long as its key lives, and one without a key until the first is
+    made."""
+    nobody = await access.of(None)
+    assert await access.renewed(nobody) == nobody
+
+    ann = await access.of((await access.create("ann")).secret)
+
+    assert await access.renewed(ann) == ann
+    with pytest.raises(Unauthorized, match="asks for a key"):
+        await access.renewed(nobody)
+    await access.revoke("ann")
+    with pytest.raises(Unauthorized, match="revoked"):
+        await access.renewed(ann)
+
+
 async def test_a_typo_is_told_from_an_unknown_and_a_revoked_key(access: Access) -> None:
     """Each of the three is told what to do, and none is told its own secret."""
     new = await access.create("app")

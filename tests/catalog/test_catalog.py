@@ -242,7 +242,7 @@ async def test_the_folder_comes_before_what_was_published(folder: Path) -> None:
         assert catalog["portrait"].warnings == (
             "A workflow of this name was published too; portrait.json comes first.",
         )
-        with pytest.raises(WorkflowNameRefused, match=r"has portrait\.json, which comes first"):
+        with pytest.raises(WorkflowNameRefused, match=r"portrait\.json in the server's folder"):
             await catalog.publish(handed_in)
 
         (folder / "portrait.json").unlink()

@@ -95,11 +95,13 @@ def _up_to_sync(found: Any, enough: Callable[[Any], bool]) -> list[Any]:
 
 
 @asynccontextmanager
-async def sdk_for(kind: str, url: str) -> AsyncIterator[Sdk]:
-    """The client of that *kind*, ``sync`` or ``async``, of the server at *url*."""
+async def sdk_for(kind: str, url: str, key: str | None = None) -> AsyncIterator[Sdk]:
+    """The client of that *kind*, ``sync`` or ``async``, of the server at *url*, with that key."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMFY_BASE_URL", url)
         patch.delenv("COMFY_API_KEY", raising=False)
+        if key is not None:
+            patch.setenv("COMFY_API_KEY", key)
         client = AsyncComfy() if kind == "async" else Comfy()
     try:
         yield Sdk(client)

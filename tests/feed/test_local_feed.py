@@ -65,6 +65,43 @@ async def test_a_listener_that_waits_is_woken() -> None:
             assert await waits == note(1)
 
 
+async def test_all_that_waits_can_be_taken_at_once() -> None:
+    """It comes in the order in which it was told, whatever kind it is; then the wait begins."""
+    feed = LocalFeed()
+    told: list[Event] = [
+        *(note(1), progress(1), preview(1)),
+        *(progress(2), note(2), preview(2)),
+    ]
+    async with feed.listen(JOB) as listener:
+        for event in told:
+            feed.publish(event)
+
+        taken = list(await listener.take())
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(listener.take(), 0.01)
+        feed.publish(note(3))
+
+        assert taken == told
+        assert list(await listener.take()) == [note(3)]
+
+
+async def test_a_wait_can_be_ended_without_an_event() -> None:
+    """Who is woken takes nothing and has not come to the end; at the end he is told so."""
+    feed = LocalFeed()
+    async with feed.listen(JOB) as listener:
+        waits = asyncio.create_task(listener.take())
+        await asyncio.sleep(0)
+        listener.wake()
+        async with asyncio.timeout(5):
+            assert (list(await waits), listener.has_ended) == ([], False)
+
+        feed.publish(note(1))
+        feed.close()
+
+        assert (list(await listener.take()), listener.has_ended) == ([note(1)], True)
+        assert list(await listener.take()) == []
+
+
 async def test_previews_are_lost_first_and_the_newest_stays() -> None:
     """Previews are big: few wait, and the oldest of them go."""
     feed = LocalFeed()
@@ -166,6 +203,21 @@ async def test_the_latest_of_a_running_job_is_known() -> None:
     assert await feed.latest(JOB) == Latest()
 
 
+async def test_it_is_known_how_far_was_told() -> None:
+    """Of a job that is not over, also of one that waits again: who knows all that misses none."""
+    feed, told = LocalFeed(), list[int | None]()
+    for event in (note(1), progress(1), StatusChanged(JOB, JobStatus.QUEUED, seq=2)):
+        feed.publish(event)
+        told.append(feed.last_told(JOB))
+    feed.publish(StatusChanged(JOB, JobStatus.QUEUED, queue_position=3))
+    told.append(feed.last_told(JOB))
+
+    feed.publish(StatusChanged(JOB, JobStatus.CANCELED, seq=3))
+
+    assert told == [1, 1, 2, 2]
+    assert feed.last_told(JOB) is None
+
+
 async def test_another_attempt_begins_anew() -> None:
     """A job that went back to the queue has made no progress."""
     feed = LocalFeed()
@@ -189,6 +241,7 @@ async def test_nothing_is_kept_of_jobs_that_are_over() -> None:
 
     assert not feed._listeners
     assert len(feed._latest) <= 1000
+    assert not feed._last_told
 
 
 async def test_closing_ends_every_listening() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,10 +11,12 @@ import pytest
 from fastapi import FastAPI, Request
 from starlette.middleware import Middleware
 
+from comfyserve.access import Access
 from comfyserve.denials import AddressUnsafe
 from comfyserve.server import guards
 from comfyserve.server.problems import Answered
 from comfyserve.settings import Settings
+from comfyserve.store import Store
 
 OURS = "http://127.0.0.1:8189"
 
@@ -214,14 +217,29 @@ async def test_the_public_address_is_above_all() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "gpu.example.org"])
-def test_an_address_that_others_reach_has_to_be_meant(host: str) -> None:
-    """Without keys, listening for others needs a clear word."""
-    with pytest.raises(AddressUnsafe, match="--insecure"):
-        guards.refuse_unsafe(Settings(host=host))
-    guards.refuse_unsafe(Settings(host=host, insecure=True))
+async def test_an_address_that_others_reach_has_to_be_meant(host: str, tmp_path: Path) -> None:
+    """Without keys, listening for others needs a clear word; nothing is made by asking."""
+    folder = tmp_path / "data"
+
+    with pytest.raises(AddressUnsafe, match=r"keys create NAME.*--insecure"):
+        await guards.refuse_unsafe(Settings(host=host, data=folder))
+    await guards.refuse_unsafe(Settings(host=host, data=folder, insecure=True))
+    assert not folder.exists()
+
+
+async def test_with_keys_any_address_is_safe(tmp_path: Path) -> None:
+    """A server that asks for keys may listen anywhere, also while another has its folder open."""
+    settings = Settings(host="0.0.0.0", data=tmp_path)
+
+    async with Store.open(tmp_path) as store:
+        with pytest.raises(AddressUnsafe):
+            await guards.refuse_unsafe(settings)
+        await (await Access.open(store)).create("app")
+        await guards.refuse_unsafe(settings)
+    await guards.refuse_unsafe(settings)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_this_machines_own_addresses_are_safe(host: str) -> None:
+async def test_this_machines_own_addresses_are_safe(host: str, tmp_path: Path) -> None:
     """Only who is on this machine reaches them."""
-    guards.refuse_unsafe(Settings(host=host))
+    await guards.refuse_unsafe(Settings(host=host, data=tmp_path))

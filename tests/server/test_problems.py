@@ -46,6 +46,13 @@ async def ask(app: Answered | FastAPI) -> httpx.Response:
         (denials.PayloadTooLarge("A body", 7), 413, "payload_too_large"),
         (denials.TooManyStreams(8), 429, "too_many_streams"),
         (denials.ForbiddenOrigin("no"), 403, "forbidden_origin"),
+        (denials.KeyLacksPermission("app", "do it", "Ask"), 403, "forbidden"),
+        (denials.LinkExpired(), 403, "link_expired"),
+        (denials.Unauthorized("no"), 401, "unauthorized"),
+        (denials.RateLimited("1/m", 7), 429, "rate_limited"),
+        (denials.TooManyJobs(1), 429, "too_many_jobs"),
+        (denials.KeyNameTaken("app"), 409, "key_name_taken"),
+        (denials.KeyNotFound("app"), 404, "key_not_found"),
         (denials.GraphRefused({}), 422, "invalid_workflow"),
         (errors.GraphInvalid("no"), 422, "invalid_workflow"),
         (errors.BackendUnreachable(SECRET, "refused"), 503, "upstream_unreachable"),
@@ -76,6 +83,23 @@ def test_every_error_has_its_status_and_code(
     assert SECRET not in bytes(answer.body).decode()
     is_busy = status in (429, 503)
     assert ("retry-after" in answer.headers) is is_busy
+
+
+@pytest.mark.parametrize(
+    ("error", "headers"),
+    [
+        (denials.Unauthorized("no"), {"www-authenticate": "Bearer"}),
+        (denials.RateLimited("1/m", 7), {"retry-after": "7"}),
+        (denials.TooManyJobs(1), {"retry-after": "2"}),
+        (denials.Forbidden("no"), {}),
+    ],
+)
+def test_an_answer_says_what_to_do(error: ComfyServeError, headers: dict[str, str]) -> None:
+    """How to say who asks, and when to come again, stand in headers that programs know."""
+    answer = told(error)
+
+    named = ("www-authenticate", "retry-after")
+    assert {name: answer.headers[name] for name in named if name in answer.headers} == headers
 
 
 def test_only_errors_that_a_request_can_end_with_have_a_status() -> None:

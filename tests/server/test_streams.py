@@ -22,7 +22,7 @@ from comfyserve.cli.web_server import web_server_of
 from comfyserve.events import Noted, OutputSaved, PreviewDrawn, ProgressMade
 from comfyserve.feed import LocalFeed
 from comfyserve.job_queue import JobQueue
-from comfyserve.jobs import JobStatus, Lease, Preview, Progress
+from comfyserve.jobs import JobStatus, Lease, Offer, Preview, Progress
 from comfyserve.server import streams
 from comfyserve.server.frames import Frames
 from comfyserve.server.links import Links
@@ -32,6 +32,7 @@ from comfyserve.store import Store
 from tests.store.samples import GRAPH, output, status
 
 SECONDS = 15.0
+OFFERS = [Offer("http://gpu:8188", ("",))]
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Served:
     async def running(self) -> Lease:
         """A new job that runs."""
         await self.queue.submit(GRAPH)
-        claim = await self.queue.claim("server", "http://gpu:8188", lease=300)
+        claim = await self.queue.claim("server", OFFERS, lease=300)
         assert claim is not None
         await self.queue.record(claim.lease, [status(claim.lease, JobStatus.RUNNING)])
         return claim.lease
@@ -277,6 +278,52 @@ async def test_our_stream_is_not_held_back(served: Served) -> None:
             served.queue.tell(told(lease.job_id, step / 20))
             frame = await anext(heard)
             assert (frame.name, frame.data["value"]) == ("progress", step / 20)
+
+
+async def test_what_came_together_is_sent_together(served: Served) -> None:
+    """A job's last events are kept at once, so a listener gets them in one piece."""
+    lease = await served.running()
+    async with asyncio.timeout(SECONDS), served.get(f"/ours/{lease.job_id}") as response:
+        pieces = chunks(response)
+        heard = await anext(pieces)
+        while b"id: 2" not in heard:
+            heard += await anext(pieces)
+
+        end = status(lease, JobStatus.SUCCEEDED)
+        last = [Noted(lease.job_id, "info", "Late."), OutputSaved(lease.job_id, output())]
+        await served.queue.finish(lease, end, events=last, progress=Progress(value=1.0))
+        piece = await anext(pieces)
+
+    names = [line for line in piece.split(b"\n") if line.startswith((b"event", b"id"))]
+    assert names == [
+        *(b"event: log", b"id: 3", b"event: output", b"id: 4"),
+        *(b"event: progress", b"event: status", b"id: 5"),
+    ]
+
+
+async def chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """What was sent at a time, each."""
+    chunk = b""
+    async for piece, is_whole in response.content.iter_chunks():
+        chunk += piece
+        if is_whole:
+            yield chunk
+            chunk = b""
+
+
+async def test_a_v2_stream_does_not_say_twice_how_the_job_stands(served: Served) -> None:
+    """Its place in the queue comes with the first status, and again only when it moved."""
+    ahead, job_id = await served.submit(), await served.submit()
+    async with asyncio.timeout(SECONDS), served.get(f"/v2/{job_id}") as response:
+        heard = frames(response)
+        told = [(await anext(heard)).data]
+        await served.queue.cancel(ahead)
+        told.append((await anext(heard)).data)
+
+    assert told == [
+        {"status": "queued", "queue_position": 2},
+        {"status": "queued", "queue_position": 1},
+    ]
 
 
 async def test_a_silent_stream_says_that_it_stands(

@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from comfyserve.assets import Asset
 from comfyserve.events import OutputSaved, StatusChanged
-from comfyserve.jobs import Claim, JobStatus, Lease, Output, Submission
+from comfyserve.jobs import Claim, JobStatus, Lease, Offer, Output, Submission
 from comfyserve.store import Store
 
 START = 1_000_000.0
@@ -59,9 +59,15 @@ def asset(name: str = "cat.png", **fields: Any) -> Asset:
     return Asset(**{**known, **fields})
 
 
+def offer(store: Store, **fields: Any) -> Offer:
+    """What a backend offers that can run everything that waits."""
+    known: dict[str, Any] = {"backend": "http://gpu:8188", "pools": tuple(store.jobs.waiting_pools)}
+    return Offer(**{**known, **fields})
+
+
 async def claimed(store: Store, **fields: Any) -> Claim:
     """The next job, claimed."""
-    known: dict[str, Any] = {"holder": "server", "backend": "http://gpu:8188", "lease": 30.0}
+    known: dict[str, Any] = {"holder": "server", "offers": [offer(store)], "lease": 30.0}
     claim = await store.jobs.claim(**{**known, **fields})
     assert claim is not None
     return claim

@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 
 from comfyserve.events import Noted
-from comfyserve.jobs import JobStatus
+from comfyserve.jobs import JobStatus, Offer
 from comfyserve.refusals import LeaseLost
 from comfyserve.store import Store
 from comfyserve.store.claims import claim, heartbeat
 from comfyserve.store.dialects import SQLITE, Sql, connect_sqlite
 from comfyserve.store.job_reads import next_queue_deadline
-from comfyserve.store.job_writes import expire_waiting, finish, record
+from comfyserve.store.job_writes import expire_waiting, finish, record, requeue
 from comfyserve.store.queue_places import places
+from comfyserve.store.rivals import Field
 from comfyserve.store.store import DATABASE_NAME
 from comfyserve.store.submissions import submit
-from tests.store.samples import START, Clock, claimed, running, status, submission
+from comfyserve.store.waiting_pools import left_empty, read
+from tests.store.samples import START, Clock, claimed, offer, running, status, submission
 
 MANY = 50_000
 
@@ -31,7 +33,7 @@ async def test_a_job_is_claimed_once(store: Store) -> None:
         await store.jobs.submit(submission(id=job_id))
 
     claims = await asyncio.gather(
-        *(store.jobs.claim(f"server {n}", "b", lease=30) for n in range(30))
+        *(store.jobs.claim(f"server {n}", [Offer("b", ("",))], lease=30) for n in range(30))
     )
 
     given = [claim.lease.job_id for claim in claims if claim is not None]
@@ -81,9 +83,9 @@ async def test_a_backend_gets_only_what_it_can_do(store: Store) -> None:
     await store.jobs.submit(video := submission(pool="video"))
     await store.jobs.submit(image := submission(pool="image"))
 
-    first = await claimed(store, pools=["image"])
-    none = await store.jobs.claim("server", "b", lease=30, pools=["image", "audio"])
-    second = await claimed(store, pools=["image", "video"])
+    first = await claimed(store, offers=[Offer("b", ("image",))])
+    none = await store.jobs.claim("server", [Offer("b", ("image", "audio"))], lease=30)
+    second = await claimed(store, offers=[Offer("b", ("image", "video"))])
 
     assert (first.lease.job_id, none, second.lease.job_id) == (image.id, None, video.id)
 
@@ -96,9 +98,9 @@ async def test_a_warm_job_goes_ahead_by_its_bonus_and_no_further(
     for model in ("sdxl", "sdxl", "flux"):
         await store.jobs.submit(submission(model=model, estimate=1.0))
 
-    assert (await claimed(store, warm=["flux"], bonus=bonus)).lease.job_id == (
-        await _id_of_first(store, first)
-    )
+    assert (
+        await claimed(store, offers=[offer(store, warm=("flux",))], bonus=bonus)
+    ).lease.job_id == (await _id_of_first(store, first))
 
 
 async def _id_of_first(store: Store, model: str) -> str:
@@ -158,12 +160,14 @@ async def test_many_places_are_those_of_each(store: Store) -> None:
     for job in jobs:
         await store.jobs.submit(job)
     for pool in ("pool 0", "pool 1", "pool 1"):
-        await claimed(store, pools=[pool])
+        await claimed(store, offers=[Offer("b", (pool,))])
     ids = [job.id for job in jobs]
 
     together = await store.jobs.queue_positions([*ids, "unknown"])
     alone = {id: await store.jobs.queue_position(id) for id in ids}
-    order = [(await claimed(store, pools=["pool 0"])).lease.job_id for _ in range(19)]
+    order = [
+        (await claimed(store, offers=[Offer("b", ("pool 0",))])).lease.job_id for _ in range(19)
+    ]
 
     assert together == alone
     assert sorted(order, key=lambda id: together[id]) == order
@@ -240,9 +244,8 @@ def _reads_it_all(plan: str) -> bool:
 
 def _fill(connection: sqlite3.Connection, count: int) -> None:
     connection.execute("BEGIN")
-    submit(
-        Sql(connection), submission(owner="owner 0", queue_deadline=START + 9), START, None, None
-    )
+    job = submission(owner="owner 0", queue_deadline=START + 9)
+    submit(Sql(connection), job, START, None, None, _no_field)
     names = [row[1] for row in connection.execute("PRAGMA table_info(jobs)")]
     copied = {"id": "'job ' || n", "owner": "'owner ' || (n % 50)", "rank": "n % 3", "turn": "n"}
     columns = ", ".join(copied.get(name, f'"{name}"') for name in names if name != "number")
@@ -254,28 +257,43 @@ def _fill(connection: sqlite3.Connection, count: int) -> None:
     connection.execute("COMMIT")
 
 
+def _no_field(pool: str) -> Field | None:
+    return None
+
+
+def _one_field(pool: str) -> Field | None:
+    return Field(frozenset({pool, "other"}), frozenset({"b"}))
+
+
 def _plans_of_hot_statements(connection: sqlite3.Connection) -> list[str]:
     """How SQLite would do every statement that these operations really say."""
     said: list[str] = []
     connection.set_trace_callback(said.append)
     sql = Sql(connection)
-    submit(sql, submission(owner="owner 3"), START, 2 * MANY, None)
-    given = claim(
-        sql, holder="s", backend="b", until=START, now=START, pools=[""], warm=[""], bonus=1.0
-    )
+    submit(sql, submission(owner="owner 3"), START, 2 * MANY, None, _one_field)
+    submit(sql, submission(owner="owner 4"), START, 2 * MANY, None, _no_field)
+    many = tuple(f"pool {number}" for number in range(100))
+    claim(sql, "s", [Offer("b", many)], START, START, 1.0)
+    given = claim(sql, "s", [Offer("b", ("",), warm=("",))], START, START, 1.0).claim
     assert given is not None
     record(sql, given.lease, [status(given.lease, JobStatus.RUNNING)], START)
     heartbeat(sql, "s", START)
     finish(sql, given.lease, [], status(given.lease, JobStatus.FAILED), None, None, START)
     expire_waiting(sql, 10, "s", None, START)
     next_queue_deadline(sql)
+    back = claim(sql, "s", [Offer("b", ("",))], START, START, 1.0).claim
+    assert back is not None
+    requeue(sql, back.lease, True, None, None, None, START)
+    read(sql)
+    left_empty(sql, [given.lease.job_id])
     last = sql.rows("SELECT id FROM jobs WHERE number IN (41, 42)")
     places(sql, [row["id"] for row in last])
     connection.set_trace_callback(None)
     return [
         str(step[3])
         for statement in said
-        if not statement.startswith("SELECT count(*)")  # it stops at the queue's bound
+        # These stop at the queue's bound, and after the first few.
+        if not statement.startswith("SELECT count(*)") and "LIMIT 128" not in statement
         for step in connection.execute(f"EXPLAIN QUERY PLAN {statement}")
     ]
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from comfyserve.events import Noted, NumberedEvent, OutputSaved, StatusChanged
-from comfyserve.jobs import JobError, JobFile, JobStatus, Progress, Timings
+from comfyserve.jobs import JobError, JobFile, JobStatus, Offer, Progress, Timings
 from comfyserve.refusals import (
     BlobNotFound,
     IdempotencyKeyReused,
@@ -27,6 +27,7 @@ from tests.store.samples import (
     asset,
     claimed,
     hash_of,
+    offer,
     output,
     running,
     status,
@@ -208,7 +209,7 @@ async def test_a_requeued_job_runs_again_under_another_prompt_id(
     told = await store.jobs.requeue(lease, note="The backend was lost.")
 
     waiting = await store.jobs.get(lease.job_id)
-    again = await claimed(store, backend="http://other:8188")
+    again = await claimed(store, offers=[offer(store, backend="http://other:8188")])
     assert [type(event) for event in told] == [Noted, StatusChanged]
     assert (waiting.status, waiting.started_at) == (JobStatus.QUEUED, None)
     assert first.prompt_id == first.id
@@ -272,7 +273,7 @@ async def test_a_job_to_be_canceled_does_not_run_again(store: Store) -> None:
     await store.jobs.requeue(lease)
 
     assert (await store.jobs.get(lease.job_id)).status is JobStatus.CANCELED
-    assert await store.jobs.claim("server", "b", lease=30) is None
+    assert await store.jobs.claim("server", [Offer("b", ("",))], lease=30) is None
 
 
 async def test_a_cancel_that_races_a_finish_leads_to_one_state(store: Store) -> None:

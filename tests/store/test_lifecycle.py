@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from comfyserve.events import Noted, NumberedEvent, StatusChanged
-from comfyserve.jobs import JobStatus, Lease
+from comfyserve.jobs import JobStatus, Lease, Offer
 from comfyserve.refusals import IllegalMove, LeaseLost
 from comfyserve.store import Store
 from tests.store.samples import Clock, status, submission
@@ -69,7 +69,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(target=leases)
     def claim(self) -> Lease | None:
-        claim = self.run(self.store.jobs.claim("s", "b", lease=30))
+        claim = self.run(self.store.jobs.claim("s", [Offer("b", ("",))], lease=30))
         waits = [id for id, job in self.known.items() if job.status == "queued" and not job.lease]
         assert (claim is None) == (not waits)
         if claim is None:

@@ -149,7 +149,7 @@ async def test_a_newer_database_is_refused_and_left_alone(tmp_path: Path) -> Non
         async with Store.open(tmp_path):
             pass
 
-    _execute(path, "UPDATE alembic_version SET version_num = '0002'")
+    _execute(path, "UPDATE alembic_version SET version_num = '0003'")
     async with Store.open(tmp_path) as store:
         assert await store.jobs.waiting() == 0
 

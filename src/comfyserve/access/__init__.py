@@ -10,8 +10,9 @@ async with access.place(caller):
 
 from __future__ import annotations
 
-from comfyserve.access.access import NOTICED_WITHIN, Access, NewKey
+from comfyserve.access.access import NOTICED_WITHIN, Access, NewKey, has_keys
 from comfyserve.access.callers import Caller
+from comfyserve.access.graph_rules import GraphRules
 from comfyserve.access.links import Links
 from comfyserve.access.node_classes import refused_classes, require_classes
 from comfyserve.store import Key, Rate
@@ -20,10 +21,12 @@ __all__ = [
     "NOTICED_WITHIN",
     "Access",
     "Caller",
+    "GraphRules",
     "Key",
     "Links",
     "NewKey",
     "Rate",
+    "has_keys",
     "refused_classes",
     "require_classes",
 ]

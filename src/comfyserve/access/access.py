@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 from uuid import uuid4
 
@@ -17,7 +18,7 @@ from comfyserve.access.key_secrets import PREFIX, hash_of, is_whole, new_secret
 from comfyserve.access.links import Links
 from comfyserve.denials import InvalidRequest, KeyNotFound, TooManyJobs, Unauthorized
 from comfyserve.refusals import StoreUnavailable
-from comfyserve.store import Key, KnownKeys, Rate, Store
+from comfyserve.store import DATABASE_NAME, Key, KnownKeys, Rate, Store
 from comfyserve.store.keys import USE_NOTED_EVERY
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Access:
         self._keys = store.keys
         self._jobs = store.jobs
         self._known = KnownKeys(-1, {})
+        self._by_id: dict[str, Key] = {}
         self._clock = clock
         self._looking = asyncio.Lock()
         self._looked_at = -inf
@@ -98,6 +100,19 @@ class Access:
         if not key.is_living:
             raise Unauthorized(_REVOKED)
         await self._note_use(key)
+        return Caller(key)
+
+    async def renewed(self, caller: Caller) -> Caller:
+        """The caller as it is by now, for who stays longer than a request takes.
+
+        Raises `Unauthorized` where its key was ended, or where one is needed now.
+        """
+        if caller.key is None:
+            return await self.of(None)
+        await self._look_now_and_then()
+        key = self._by_id.get(caller.key.id)
+        if key is None or not key.is_living:
+            raise Unauthorized(_UNKNOWN if key is None else _REVOKED)
         return Caller(key)
 
     async def create(
@@ -222,8 +237,8 @@ class Access:
 
     def _take(self, known: KnownKeys) -> None:
         self._known = known
-        there = {key.id for key in known}
-        self._noted = {id: at for id, at in self._noted.items() if id in there}
+        self._by_id = {key.id: key for key in known}
+        self._noted = {id: at for id, at in self._noted.items() if id in self._by_id}
 
     async def _note_use(self, key: Key) -> None:
         now = self._clock()
@@ -234,6 +249,17 @@ class Access:
         with suppress(StoreUnavailable, TimeoutError):
             async with asyncio.timeout(_NOTED_WITHIN):
                 await self._keys.note_use(key.id)
+
+
+async def has_keys(folder: Path) -> bool:
+    """Whether a server that keeps its data in *folder* would ask for keys.
+
+    The folder may be in use, and is not made where it is missing. Raises `StoreUnavailable`.
+    """
+    if not (folder / DATABASE_NAME).is_file():
+        return False
+    async with Store.open_beside(folder) as store:
+        return bool(await store.keys.list())
 
 
 def _is_secret(text: str) -> bool:

@@ -78,6 +78,11 @@ class Caller:
         if self.key is not None and not self.may_publish:
             raise _lacking(self.key, "publish workflows", "--publish")
 
+    def require_inspect(self) -> None:
+        """Raise `KeyLacksPermission` unless it may bring workflows at all, to publish or to run."""
+        if self.key is not None and not (self.may_publish or self.may_graphs):
+            raise _lacking(self.key, "inspect workflows of its own", "--publish or --graphs")
+
     def require_admin(self) -> None:
         """Raise `KeyLacksPermission` unless it may manage keys and backends."""
         if self.key is not None and not self.is_admin:

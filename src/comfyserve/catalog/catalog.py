@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,12 +21,15 @@ from comfyserve.catalog.drift import Drift
 from comfyserve.catalog.entry import Entry, Picture, Published
 from comfyserve.catalog.fitting import Fitting
 from comfyserve.catalog.folder import PATIENCE, Folder, Look
+from comfyserve.catalog.log_lines import log_change, log_drift
 from comfyserve.catalog.names import check_name, key_of, name_of
+from comfyserve.catalog.pauses import PAUSE, Pauses
 from comfyserve.catalog.reading import published_picture, read_picture, read_published
 from comfyserve.errors import ComfyServeError, nearest
 from comfyserve.refusals import (
     WorkflowBroken,
     WorkflowFolderMissing,
+    WorkflowInFolder,
     WorkflowNameRefused,
     WorkflowNotFound,
 )
@@ -36,25 +38,12 @@ from comfyserve.workflows.workflow import Workflow
 
 log = logging.getLogger(__name__)
 
-PAUSE: Final = 0.3
-"""Seconds between two looks at the folder."""
-
-SHORT_PAUSE: Final = 0.1
-"""Seconds until the next look where a file seems to be just being written."""
-
-_SHARE: Final = 30
-_SHARE_OF_FEW: Final = 2
-"""How many times longer than a look took the pause after it is, at least; the second where a file
-seems to be just being written."""
-
-_RECENT: Final = 8
-"""The looks by which it is told how long one takes."""
-
 _MOST_DESCRIBED: Final = 256
 """Workflows that are kept as a backend's nodes describe them."""
 
-_MOST_LOGGED: Final = 20
-"""Workflows that the log names at a time: a model that goes may take hundreds with it."""
+
+Keep = Callable[[Published], Awaitable[None]]
+"""Writes down what was handed in, so that it lasts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +55,14 @@ class Problem:
 
 
 class Catalog:
-    """The workflows on offer; see `Catalog.open`."""
+    """The workflows on offer; see `Catalog.open`.
+
+    *revision* is another number whenever anything that callers see of it may be other than before.
+    """
 
     def __init__(self, folder: Folder | None) -> None:
         self.folder_problem: str | None = None
+        self.revision = 0
         self._folder = folder
         self._of_folder: dict[str, Entry] = {}
         self._of_published: dict[str, Entry] = {}
@@ -81,6 +74,7 @@ class Catalog:
         self._described: dict[tuple[str, int], tuple[Workflow, NodeCatalog, Workflow]] = {}
         self._listeners = Listeners()
         self._lock = asyncio.Lock()
+        self._read = asyncio.Event()
 
     @classmethod
     @asynccontextmanager
@@ -92,8 +86,11 @@ class Catalog:
         catalogs: Mapping[str, NodeCatalog] | None = None,
         pause: float = PAUSE,
         patience: float = PATIENCE,
+        in_background: bool = False,
     ) -> AsyncIterator[Catalog]:
         """Read the *folder*, flat and without what lies deeper, and watch it during the block.
+
+        With *in_background* the block begins before anything was read; see `wait_until_read`.
 
         *published* are workflows that were handed in, *catalogs* the last known node catalogue of
         each backend. Seconds lie between two looks (*pause*) and until a broken file is told
@@ -102,16 +99,26 @@ class Catalog:
         """
         path = None if folder is None else await asyncio.to_thread(_checked, Path(folder))
         catalog = cls(None if path is None else Folder(path, patience=patience))
-        await catalog.learn(catalogs or {})
-        await catalog.set_published(published)
-        await catalog._read_all()
-        watch = asyncio.create_task(catalog._watch(pause), name="watch over the workflows")
+        work = catalog._read_and_watch(tuple(published), catalogs or {}, pause)
+        watch = asyncio.create_task(work, name="watch over the workflows")
         try:
+            if not in_background:
+                await catalog.wait_until_read()
             yield catalog
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
+            catalog._read.set()
             catalog._listeners.close()
+
+    @property
+    def is_read(self) -> bool:
+        """All that was there at the beginning has been read: what has no entry is not there."""
+        return self._read.is_set()
+
+    async def wait_until_read(self) -> None:
+        """Return once `is_read`; a large folder takes its time."""
+        await self._read.wait()
 
     # What is on offer
 
@@ -153,8 +160,7 @@ class Catalog:
         entry = self[name]
         if entry.workflow is None:
             raise WorkflowBroken(name, entry.problem or "")
-        catalogs = self._fitting.catalogs
-        catalog = self._fitting.best(name) if backend is None else catalogs.get(backend)
+        catalog = self.nodes_for(name) if backend is None else self.nodes.get(backend)
         if catalog is None:
             return entry.workflow
         key = (name, id(catalog))
@@ -172,6 +178,15 @@ class Catalog:
         if len(self._described) > _MOST_DESCRIBED:
             del self._described[next(iter(self._described))]
         return described
+
+    @property
+    def nodes(self) -> Mapping[str, NodeCatalog]:
+        """The last known nodes of each backend, the preferred one first."""
+        return self._fitting.catalogs
+
+    def nodes_for(self, name: str) -> NodeCatalog | None:
+        """Those of the first backend that the workflow fits, or else of the first."""
+        return self._fitting.best(name)
 
     async def thumbnail(self, name: str) -> Picture | None:
         """What the workflow looks like, if it or a picture beside it tells."""
@@ -199,32 +214,47 @@ class Catalog:
     async def learn(self, catalogs: Mapping[str, NodeCatalog]) -> None:
         """These are the backends now, the preferred one first, each with its last known nodes."""
         async with self._lock:
-            await self._fitting.learn(catalogs)
+            if await self._fitting.learn(catalogs):
+                self.revision += 1
             await self._fit(self._by_name)
 
-    async def check(self, published: Published) -> Workflow:
-        """What would be published. Raises `WorkflowNameRefused`, or why it is no workflow."""
-        return _workflow(await self._read_to_publish(published))
-
-    async def publish(self, published: Published) -> Entry:
+    async def publish(self, published: Published, keep: Keep | None = None) -> Entry:
         """Offer what was handed in, instead of what was published under its name before.
 
-        Raises like `check`, and then nothing changed.
+        Once it is known to be a workflow, and before it is offered, *keep* may write it down.
+        Raises `WorkflowNameRefused`, why it is no workflow, and what *keep* raises; then nothing
+        changed.
         """
-        entry = await self._read_to_publish(published)
+        self.refuse_name(published.name)
+        entry = await asyncio.to_thread(read_published, published)
         async with self._lock:
+            # A file of that name may have come meanwhile.
+            self.refuse_name(published.name)
+            if keep is not None:
+                await keep(published)
             self._take(published, entry)
             await self._serve([key_of(published.name)])
         return entry
 
-    async def withdraw(self, name: str) -> None:
-        """Offer it no longer. Raises `WorkflowNotFound` where none is published under *name*."""
+    async def withdraw(self, name: str, keep: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Offer it no longer; *keep* may write that down before.
+
+        Raises `WorkflowNotFound` where nothing has that name, and `WorkflowInFolder` where
+        only a file of the folder has it.
+        """
         async with self._lock:
             published = self._published.get(key_of(name))
             if published is None or published.name != name:
-                raise WorkflowNotFound(name)
+                raise WorkflowInFolder(name, self[name].file)
+            if keep is not None:
+                await keep()
             del self._published[key_of(name)], self._of_published[key_of(name)]
             await self._serve([key_of(name)])
+
+    def published(self, name: str) -> Published | None:
+        """What was published under exactly this name, though a file may come before it."""
+        found = self._published.get(key_of(name))
+        return found if found is not None and found.name == name else None
 
     async def set_published(self, published: Iterable[Published]) -> None:
         """All that is published now; what did not change is not read again."""
@@ -238,13 +268,15 @@ class Catalog:
                 self._take(one, await asyncio.to_thread(_read_or_told, one))
             await self._serve([*gone, *new])
 
-    async def _read_to_publish(self, published: Published) -> Entry:
-        check_name(published.name)
-        before = self._entries.get(key_of(published.name))
-        if before is not None and before.source == "folder" and before.workflow is not None:
-            reason = f"The server's folder has {before.file}, which comes first."
-            raise WorkflowNameRefused(published.name, reason)
-        return await asyncio.to_thread(read_published, published)
+    def refuse_name(self, name: str) -> None:
+        """Raise `WorkflowNameRefused` unless something can be published under this name."""
+        check_name(name)
+        before, published = self._of_folder.get(key_of(name)), self._published.get(key_of(name))
+        if before is not None and before.workflow is not None:
+            raise WorkflowInFolder(name, before.file)
+        if published is not None and published.name != name:
+            reason = f"There is {published.name!r} already, which differs only in case."
+            raise WorkflowNameRefused(name, reason)
 
     def _take(self, published: Published, entry: Entry) -> None:
         self._published[key_of(published.name)] = published
@@ -256,28 +288,32 @@ class Catalog:
 
     # How it stays fresh
 
-    async def _read_all(self) -> None:
-        if self._folder is not None:
-            while not (await self._look(self._folder, at_once=True)).is_whole:
+    async def _read_and_watch(
+        self, published: Iterable[Published], catalogs: Mapping[str, NodeCatalog], pause: float
+    ) -> None:
+        """Read all there is, then look at the folder again and again; ends by being canceled."""
+        try:
+            await self.learn(catalogs)
+            await self.set_published(published)
+            while self._folder and not (await self._look(self._folder, at_once=True)).is_whole:
                 pass
-
-    async def _watch(self, pause: float) -> None:
-        """Look at the folder again and again; ends only by being canceled."""
-        looks: deque[Look] = deque(maxlen=_RECENT)
+        except Exception:
+            log.exception("The workflows could not be read")
+        self._read.set()
+        pauses = Pauses(pause)
         while self._folder is not None:
             rest = pause
             try:
-                looks.append(await self._look(self._folder))
+                rest = pauses.after(await self._look(self._folder))
             except Exception:
                 log.exception("The folder of workflows could not be looked at")
-            else:
-                rest = _pause_after(looks, pause)
             await asyncio.sleep(rest)
 
     async def _look(self, folder: Folder, *, at_once: bool = False) -> Look:
         look = await asyncio.to_thread(folder.look, at_once=at_once)
         if look.problem != self.folder_problem:
             self.folder_problem = look.problem
+            self.revision += 1
             log.warning("%s", look.problem or "The folder of workflows can be read again.")
         if look.changes:
             async with self._lock:
@@ -299,8 +335,9 @@ class Catalog:
             if entry is not None:
                 self._entries[key] = self._by_name[entry.name] = entry
             if entry != before:
-                _note(before, entry)
+                log_change(before, entry)
                 changed |= dict.fromkeys(one.name for one in (before, entry) if one is not None)
+        self.revision += bool(changed)
         self._listeners.tell(
             Change(name, self._by_name.get(name), self._drift.get(name, ())) for name in changed
         )
@@ -321,33 +358,22 @@ class Catalog:
         names = list(names)
         await self._fitting.fit(self._entries.values())
         worse: list[Drift] = []
+        mended: list[str] = []
         for name in names:
             entry = self._by_name.get(name)
             drift = self._fitting.drift(name) if entry is not None else ()
             if drift == self._drift.get(name, ()):
                 continue
+            self.revision += 1
             self._drift.pop(name, None)
             if drift:
                 self._drift[name] = drift
                 worse.append(drift[0])
+            elif entry is not None:
+                mended.append(name)
             if entry is not None:
                 self._listeners.tell([Change(name, entry, drift)])
-        for one in worse[:_MOST_LOGGED]:
-            log.warning("%s does not fit %s: %s", one.workflow, one.backend, one.message)
-        if len(worse) > _MOST_LOGGED:
-            log.warning("And %d more workflows do not fit a backend.", len(worse) - _MOST_LOGGED)
-
-
-def _pause_after(looks: Sequence[Look], pause: float) -> float:
-    """Looking takes only a small share of a processor, and half of a slow disk's time at most."""
-    latest = looks[-1]
-    if not latest.is_whole:
-        return 0.0
-    # A busy machine makes now and then one look slow; the quickest tells what a look takes.
-    seconds, waited = min(look.seconds for look in looks), min(look.waited for look in looks)
-    if latest.is_settled:
-        return max(pause, _SHARE * seconds, waited)
-    return max(min(SHORT_PAUSE, pause), _SHARE_OF_FEW * seconds, waited)
+        log_drift(worse, mended)
 
 
 def _checked(folder: Path) -> Path:
@@ -370,23 +396,3 @@ def _read_or_told(published: Published) -> Entry:
     except ComfyServeError as error:
         changed_at, problem = published.changed_at, str(error)
         return Entry(published.name, "published", None, changed_at=changed_at, problem=problem)
-
-
-def _workflow(entry: Entry) -> Workflow:
-    if entry.workflow is None:
-        raise WorkflowBroken(entry.name, entry.problem or "")
-    return entry.workflow
-
-
-def _note(before: Entry | None, entry: Entry | None) -> None:
-    """Write a change into the log."""
-    name = (entry or before or Entry("", "folder", None)).name
-    if entry is None:
-        log.info("A workflow is no longer on offer: %s", name)
-    elif entry.problem and (before is None or before.problem != entry.problem):
-        log.warning("A workflow cannot be offered as it is: %s: %s", name, entry.problem)
-    elif before is None or before.version != entry.version:
-        log.info("A workflow is on offer: %s", name)
-    for warning in entry.warnings if entry else ():
-        if before is None or warning not in before.warnings:
-            log.warning("%s: %s", name, warning)

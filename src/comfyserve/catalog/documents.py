@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from comfyserve.catalog.drift import Drift
 from comfyserve.catalog.entry import Entry
 from comfyserve.workflows.graph import nodes_of
-from comfyserve.workflows.parameters import Parameter
+from comfyserve.workflows.parameters import Media, Parameter
 from comfyserve.workflows.workflow import Workflow
 
 Document = dict[str, Any]
+
+Named = Callable[[str], str]
+"""What callers may know a backend by."""
 
 _FIRST_WORDS: Final = 300
 """The letters of a description that a list shows."""
 
 
 def workflow_item(
-    entry: Entry, drift: Sequence[Drift] = (), *, thumbnail_url: str | None = None
+    entry: Entry,
+    drift: Sequence[Drift] = (),
+    *,
+    thumbnail_url: str | None = None,
+    named: Named = str,
 ) -> Document:
     """One workflow in a list of them.
 
-    *thumbnail_url* is where its picture can be had; it is told only if there is one.
+    *thumbnail_url* is where its picture can be had; it is told only if there is one. *named* gives
+    the names of backends.
     """
     workflow = entry.workflow
     sidecar = workflow.source.sidecar if workflow else None
@@ -38,7 +46,7 @@ def workflow_item(
         "version": entry.version,
         "changed_at": _moment(entry.changed_at),
         "problem": entry.problem,
-        "drifted": sorted({one.backend for one in drift}),
+        "drifted": sorted({named(one.backend) for one in drift}),
         "thumbnail_url": None if entry.thumbnail is None else thumbnail_url,
     }
 
@@ -49,6 +57,7 @@ def workflow_detail(
     drift: Sequence[Drift] = (),
     *,
     thumbnail_url: str | None = None,
+    named: Named = str,
 ) -> Document:
     """All that a caller has to know of one workflow.
 
@@ -57,7 +66,7 @@ def workflow_detail(
     of its properties, so that a form can fold the second away.
     """
     workflow = workflow or entry.workflow
-    item = workflow_item(entry, drift, thumbnail_url=thumbnail_url)
+    item = workflow_item(entry, drift, thumbnail_url=thumbnail_url, named=named)
     parameters = workflow.parameters if workflow else ()
     sidecar = workflow.source.sidecar if workflow else None
     return item | {
@@ -67,20 +76,20 @@ def workflow_detail(
         "format": workflow and ("api" if workflow.editor is None else "editor"),
         "convention": workflow and workflow.convention,
         "is_described": workflow is not None and workflow.catalog is not None,
-        "inputs": _schema(parameters),
+        "inputs": inputs_schema(parameters),
         "basic": [parameter.name for parameter in parameters if not parameter.advanced],
         "advanced": [parameter.name for parameter in parameters if parameter.advanced],
         "outputs": _outputs(workflow) if workflow else [],
         "warnings": [*entry.warnings, *(_warnings(workflow) if workflow else ())],
-        "drift": [drift_document(one) for one in drift],
+        "drift": [drift_document(one, named) for one in drift],
     }
 
 
-def drift_document(drift: Drift) -> Document:
+def drift_document(drift: Drift, named: Named = str) -> Document:
     """Where a workflow no longer fits a backend."""
     return {
         "workflow": drift.workflow,
-        "backend": drift.backend,
+        "backend": named(drift.backend),
         "node": drift.node or None,
         "input": drift.input,
         "what": drift.what,
@@ -89,16 +98,57 @@ def drift_document(drift: Drift) -> Document:
     }
 
 
-def _schema(parameters: Sequence[Parameter]) -> Document:
+def inputs_schema(parameters: Sequence[Parameter]) -> Document:
+    """What a call takes, as the JSON Schema of an object."""
     properties = {parameter.name: _property(parameter) for parameter in parameters}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def _property(parameter: Parameter) -> Document:
     schema = parameter.json_schema() | {"x-kind": parameter.kind}
+    if isinstance(parameter, Media):
+        # In JSON a file is named; as itself it comes in a form.
+        del schema["format"]
+        schema["type"] = ["string", "object"]
+        schema["anyOf"] = list(_FILE_FORMS)
     if not _is_json(schema.get("default")):
         del schema["default"]
     return schema | ({"x-advanced": True} if parameter.advanced else {})
+
+
+_FILE_FORMS: Final[Sequence[Document]] = (
+    {
+        "type": "string",
+        "description": "An asset's id, a `data:` URI, or an http(s) address.",
+        "examples": ["https://example.org/cat.png"],
+    },
+    {
+        "type": "object",
+        "title": "An asset",
+        "properties": {"asset_id": {"type": "string", "format": "uuid"}},
+        "required": ["asset_id"],
+        "additionalProperties": False,
+    },
+    {
+        "type": "object",
+        "title": "An output of a job",
+        "description": "Its first of the right kind, if nothing else is said.",
+        "properties": {
+            "job_id": {"type": "string", "format": "uuid"},
+            "node_id": {"type": ["string", "integer"]},
+            "index": {"type": "integer", "minimum": 0, "default": 0},
+        },
+        "required": ["job_id"],
+        "additionalProperties": False,
+    },
+    {
+        "type": "object",
+        "title": "An asset, as the official API refers to it",
+        "properties": {"__type": {"const": "core/ASSET"}, "info": {"type": "object"}},
+        "required": ["__type", "info"],
+    },
+)
+"""How a file is named in JSON."""
 
 
 def _is_json(value: object) -> bool:

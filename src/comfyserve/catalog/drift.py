@@ -95,6 +95,13 @@ def misfits(
         graph = _graph(workflow, catalog)
     except ComfyServeError as error:
         return (Misfit("", None, "unreadable", str(error)),)
+    return misfits_in(graph, catalog, near)
+
+
+def misfits_in(
+    graph: Graph, catalog: NodeCatalog, near: Nearest | None = None
+) -> tuple[Misfit, ...]:
+    """`misfits` for a graph with the values that it is to run with."""
     found = _Fit(graph, catalog, near or remembering()).misfits()
     return tuple(islice(found, MOST_MISFITS))
 

@@ -36,12 +36,14 @@ class Fitting:
         self._fitted: dict[tuple[str, int], _Fitted] = {}
         self._near: dict[int, Nearest] = {}
 
-    async def learn(self, catalogs: Mapping[str, NodeCatalog]) -> None:
-        """These are all backends now, the preferred one first."""
-        known = [*self.catalogs.values()]
-        self.catalogs = await asyncio.to_thread(_interned, dict(catalogs), known)
+    async def learn(self, catalogs: Mapping[str, NodeCatalog]) -> bool:
+        """These are all backends now, the preferred one first; whether that is news."""
+        before = self.catalogs
+        self.catalogs = await asyncio.to_thread(_interned, dict(catalogs), [*before.values()])
         ids = {id(catalog) for catalog in self.catalogs.values()}
         self._near = {key: self._near.get(key) or remembering() for key in ids}
+        now = [(backend, id(catalog)) for backend, catalog in self.catalogs.items()]
+        return now != [(backend, id(catalog)) for backend, catalog in before.items()]
 
     async def fit(self, entries: Iterable[Entry]) -> None:
         """Work out what is not known yet of *entries*, and forget what is none of theirs."""

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from comfyserve import __version__
+from comfyserve.cli.backend_commands import backends
+from comfyserve.cli.key_commands import keys
 from comfyserve.cli.server_commands import cancel, demo, engine, jobs, serve
 from comfyserve.cli.workflow_commands import convert, doctor, inspect, run
 
@@ -38,3 +40,6 @@ def comfyserve(
 
 for command in (run, inspect, convert, doctor, jobs, cancel, serve, engine, demo):
     app.command()(command)
+
+app.add_typer(backends)
+app.add_typer(keys)

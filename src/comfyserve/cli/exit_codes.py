@@ -55,9 +55,11 @@ def code_for(error: errors.ComfyServeError) -> int:
             return USAGE
         case errors.InvalidAddress() | refusals.SettingsInvalid() | denials.AddressUnsafe():
             return USAGE
+        case denials.InvalidRequest():
+            return USAGE
         case errors.BackendUnreachable() | errors.BackendRefused() | errors.BackendAnswerInvalid():
             return UNREACHABLE
-        case errors.NoComfyserve():
+        case errors.NoComfyserve() | errors.RequestRefused(refusal=denials.Unauthorized.code):
             return UNREACHABLE
         case errors.JobCanceled():
             return INTERRUPTED

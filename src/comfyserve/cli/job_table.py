@@ -51,7 +51,7 @@ def _row(job: Mapping[str, Any], now: datetime) -> tuple[str, ...]:
     return (
         str(job["id"]),
         f"{job['status']}{_share(job)}",
-        _age(job["created_at"], now),
+        age(job["created_at"], now),
         _took(job, now) or "-",
         str(len(job.get("outputs") or ())),
         printable(_noted(job))[:40],
@@ -99,7 +99,7 @@ def _took(job: Mapping[str, Any], now: datetime) -> str | None:
 
 
 def _ago(written: str | None, now: datetime) -> str | None:
-    return None if written is None else f"{_local(written)}, {_age(written, now)} ago"
+    return None if written is None else f"{_local(written)}, {age(written, now)} ago"
 
 
 def _local(written: str) -> str:
@@ -107,11 +107,11 @@ def _local(written: str) -> str:
     return written if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _age(written: str, now: datetime) -> str:
+def age(written: str, now: datetime) -> str:
     """How long ago that is, in the largest unit that says something.
 
     >>> from datetime import UTC
-    >>> _age("2026-01-01T00:00:00Z", datetime(2026, 1, 1, 2, 30, tzinfo=UTC))
+    >>> age("2026-01-01T00:00:00Z", datetime(2026, 1, 1, 2, 30, tzinfo=UTC))
     '2 h'
     """
     time = _time(written)

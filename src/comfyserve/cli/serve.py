@@ -53,7 +53,7 @@ async def serve(options: Options) -> None:
     _need_server_extra()
     from comfyserve.cli import web_server
 
-    web_server.prepare(settings)
+    await web_server.prepare(settings)
     stop = _stop_signal()
     with closing(_listener(settings.host, settings.port)) as listener:
         async with _with_backend(settings) as (complete, backend):
@@ -155,9 +155,11 @@ def _welcome(listener: socket.socket, settings: Settings, backend: str) -> None:
         "address": known,
         "docs": f"{known}/docs",
         "data": os.path.abspath(settings.data),
+        "workflows": settings.workflows and os.path.abspath(settings.workflows),
         "backend": backend,
     }.items():
-        _say(f"  {name:8} {value}")
+        if value:
+            _say(f"  {name:9} {value}")
     print(f"comfyserve listening on {url}", flush=True)
 
 

@@ -68,6 +68,13 @@ def cancel(
 
 
 def serve(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FOLDER]",
+            help="Workflow files to serve by their names: any that ComfyUI saved.",
+        ),
+    ] = None,
     backend: Annotated[
         list[str] | None,
         typer.Option(
@@ -128,7 +135,7 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Serve the Comfy API v2 in front of a ComfyUI, and lose no job.
+    """Serve workflows by their names and the Comfy API v2 in front of ComfyUIs, and lose no job.
 
     One line on stdout once it answers, the rest on stderr. All settings may also stand in
     comfyserve.toml or the environment (COMFYSERVE_PORT=..). Exit codes: 0 stopped as asked,
@@ -139,6 +146,7 @@ def serve(
     from comfyserve.cli.serve import serve as serve_until_stopped
 
     flags = {
+        "workflows": folder,
         "backends": backend,
         "host": host,
         "port": port,

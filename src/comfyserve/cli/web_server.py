@@ -12,12 +12,14 @@ from typing import Any, Final
 import uvicorn
 from fastapi import FastAPI
 
+from comfyserve.cli.socket_protocol import PING_EVERY, PONG_WITHIN, SocketProtocol
 from comfyserve.events import NumberedEvent
 from comfyserve.host import Host, open_host
 from comfyserve.server import guards, logs
 from comfyserve.server.app import create_app
 from comfyserve.server.joined_writes import JoinedWrites
 from comfyserve.server.metrics import Metrics
+from comfyserve.server.sockets import Sockets
 from comfyserve.server.streams import HANG_UP
 from comfyserve.settings import Settings
 
@@ -27,13 +29,16 @@ _KEPT_ALIVE: Final = 75
 _LARGEST_HEAD: Final = 1 << 16
 """Bytes that may come before a request's headers have ended."""
 
+_LARGEST_MESSAGE: Final = 1 << 20
+"""Bytes that a message on a socket may have where nobody says otherwise."""
+
 _LAST_ANSWERS_WITHIN: Final = 3
 """Seconds that requests may still take once jobs and streams have ended."""
 
 
-def prepare(settings: Settings) -> None:
+async def prepare(settings: Settings) -> None:
     """Begin to log. Raises `AddressUnsafe`."""
-    guards.refuse_unsafe(settings)
+    await guards.refuse_unsafe(settings)
     logs.set_up(settings.log_level, as_json=settings.log_json)
 
 
@@ -48,16 +53,19 @@ async def answer(
     app = create_app(_opener(settings), settings)
     # Not left to the web server, which would only log what is wrong and end.
     async with app.router.lifespan_context(app):
-        web = web_server_of(app, ready)
+        web = web_server_of(app, ready, largest_message=settings.body_cap)
         async with asyncio.TaskGroup() as tasks:
-            stopping = tasks.create_task(_stop(web, app.state.host, stop), name="stop")
+            stopping = tasks.create_task(_stop(web, app, stop), name="stop")
             await web.serve(sockets=[listener])
             stopping.cancel()
 
 
-async def _stop(web: uvicorn.Server, host: Host, stop: asyncio.Event) -> None:
+async def _stop(web: uvicorn.Server, app: FastAPI, stop: asyncio.Event) -> None:
     await stop.wait()
+    host: Host = app.state.host
+    sockets: Sockets = app.state.sockets
     await host.stop()
+    await sockets.stop()
     web.should_exit = True
 
 
@@ -72,13 +80,23 @@ def _opener(settings: Settings) -> Callable[[Metrics], AbstractAsyncContextManag
     return open_counted
 
 
-def web_server_of(app: FastAPI, ready: Callable[[], None]) -> uvicorn.Server:
-    """The web server for the app; it leaves signals and the app's lifespan to its caller."""
+def web_server_of(
+    app: FastAPI, ready: Callable[[], None], *, largest_message: int = _LARGEST_MESSAGE
+) -> uvicorn.Server:
+    """The web server for the app; it leaves signals and the app's lifespan to its caller.
+
+    *largest_message* is how many bytes a message on a socket may have.
+    """
     return _WebServer(
         uvicorn.Config(
             app,
             http=_protocol(),
-            ws="none",
+            ws=SocketProtocol,
+            ws_max_size=largest_message,
+            ws_ping_interval=PING_EVERY,
+            ws_ping_timeout=PONG_WITHIN,
+            # Pictures are compressed already, and it costs memory for each connection.
+            ws_per_message_deflate=False,
             h11_max_incomplete_event_size=_LARGEST_HEAD,
             lifespan="off",
             log_config=None,

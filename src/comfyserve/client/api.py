@@ -60,15 +60,29 @@ class Api:
         also = {"Cache-Control": "no-cache"} if refresh else None
         return await self._json("GET", "/api/object_info", also=also)
 
-    async def submit(self, body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-        """Hand in a job that the *key* lets happen once; its document.
+    async def workflows(self) -> Mapping[str, Any]:
+        """What the server hosts, as ``workflows``."""
+        return await self._json("GET", "/api/workflows")
 
-        Raises `Later` where the server takes no jobs just now.
+    async def hosted_workflow(self, name: str) -> Mapping[str, Any]:
+        """All that a caller has to know of a workflow that the server hosts.
+
+        Raises `WorkflowNotFound`.
+        """
+        return await self._json("GET", _hosted(name), asked_for=("workflow", name))
+
+    async def submit(
+        self, body: Mapping[str, Any], key: str, workflow: str | None = None
+    ) -> Mapping[str, Any]:
+        """Hand in a job that the *key* lets happen once, of a hosted *workflow* or of the graph in
+        the body; its document.
+
+        Raises `Later` where the server takes no jobs just now, and `WorkflowNotFound`.
         """
         return await self._json(
             "POST",
-            "/api/v2/jobs",
-            asked_for=("job", key),
+            "/api/v2/jobs" if workflow is None else f"{_hosted(workflow)}/jobs",
+            asked_for=("job", key) if workflow is None else ("workflow", workflow),
             may_wait=True,
             json=body,
             also={"Idempotency-Key": key},
@@ -89,6 +103,23 @@ class Api:
     async def cancel(self, job_id: str) -> Mapping[str, Any]:
         """Ask for a job's end; its document. Raises `NotFound`."""
         return await self._json("POST", f"{_job(job_id)}/cancel", asked_for=("job", job_id))
+
+    async def backends(self) -> Mapping[str, Any]:
+        """The ComfyUIs behind the server, as ``backends``; for admin keys."""
+        return await self._json("GET", "/api/backends")
+
+    async def add_backend(self, body: Mapping[str, Any], *, check: bool) -> Mapping[str, Any]:
+        """Add a ComfyUI, with *check* only if it answers now; its document."""
+        query = {"check": "true"} if check else {}
+        return await self._json("POST", "/api/backends", params=query, json=body)
+
+    async def change_backend(self, backend_id: str, change: str) -> Mapping[str, Any]:
+        """Do ``drain`` or ``resume`` with a backend; its document."""
+        return await self._json("POST", f"/api/backends/{quote(backend_id, safe='')}/{change}")
+
+    async def remove_backend(self, backend_id: str) -> Mapping[str, Any]:
+        """Remove a backend; what is to be said about that."""
+        return await self._json("DELETE", f"/api/backends/{quote(backend_id, safe='')}")
 
     async def readiness(self) -> tuple[bool, Mapping[str, Any]]:
         """Whether the server could run a job right now, and what it says about that."""
@@ -242,6 +273,10 @@ class Api:
 
 def _job(job_id: str) -> str:
     return f"/api/v2/jobs/{quote(job_id, safe='')}"
+
+
+def _hosted(name: str) -> str:
+    return f"/api/workflows/{quote(name, safe='')}"
 
 
 def _seconds(response: aiohttp.ClientResponse) -> float:

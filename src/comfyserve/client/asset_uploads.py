@@ -35,6 +35,11 @@ class AssetUploads:
                 references[target] = reference(asset, name, mask_of)
         return with_inputs(job.graph, references) if references else job.graph
 
+    async def asset_id(self, upload: Upload) -> str:
+        """The asset that has these bytes, once the server has them."""
+        _, asset = await self._asset(upload)
+        return str(asset["id"])
+
     async def _asset(self, upload: Upload) -> tuple[str, Mapping[str, Any]]:
         digest, content_type = await asyncio.to_thread(prepare, upload)
         name, hash = file_name(upload, digest, content_type, None), content_hash(digest)

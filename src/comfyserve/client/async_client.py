@@ -6,21 +6,27 @@ import asyncio
 import os
 import random
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from comfyserve.client.job_handle import AsyncJobHandle, FinishedJob
 from comfyserve.client.output_folder import OutputFolder
 from comfyserve.client.servers import Address, Run, Server, open_server
-from comfyserve.client.spool import Spool
+from comfyserve.client.spool import Keeper, Spool
 from comfyserve.client.workflow_inputs import Workflows, WorkflowSource
 from comfyserve.comfy.http import Timeouts
-from comfyserve.errors import ComfyServeError
+from comfyserve.errors import ComfyServeError, NoComfyserve
 from comfyserve.events import StatusChanged
 from comfyserve.jobs import Job
+from comfyserve.outputs import Sink
 from comfyserve.workflows.workflow import Bound, Workflow
+
+if TYPE_CHECKING:
+    from comfyserve.client.hosted import Hosted
+    from comfyserve.client.hosted_workflows import AsyncHostedWorkflows
+    from comfyserve.client.submission import CallWish
 
 DEFAULT_SERVER = "http://127.0.0.1:8188"
 """Where ComfyUI listens unless it is told otherwise."""
@@ -117,12 +123,7 @@ class AsyncClient:
         handle = await self.submit(
             workflow, inputs, output_dir=output_dir, keep_temp=keep_temp, **named
         )
-        try:
-            return await handle.result(self.timeout if timeout is None else timeout)
-        except asyncio.CancelledError as error:
-            if not await cancel_quickly(handle):
-                error.add_note(may_go_on(handle.id, self.server))
-            raise
+        return await self._finish(handle, timeout)
 
     async def submit(
         self,
@@ -146,19 +147,20 @@ class AsyncClient:
         given = {**(inputs or {}), **named}
         ready = await self.bind(workflow, given)
         job = Job(str(uuid.uuid4()), ready.graph, ready.files, ready.seeds)
-        chosen = output_dir or self.output_dir
-        sink = self._spool if chosen is None else OutputFolder(chosen)
-        sink.prepare()
+        sink, keeper = self._sink(output_dir)
         server = await self._at_server()
         run = server.run(job, sink, keep_temp=keep_temp)
-        keeper = self._spool.keeper if chosen is None else None
-        handle = AsyncJobHandle(job, ready.inputs, lambda: self._cancel(run, job.id), keeper)
-        task = asyncio.create_task(_follow(run, handle, given), name=f"job {job.id}")
-        self._followed[task] = handle
-        task.add_done_callback(self._followed.pop)
+        handle = self._start(run, job, ready.inputs, keeper, given)
         if server.names_jobs:
-            await self._named(handle)
+            await self._told(handle)
         return handle
+
+    @property
+    def workflows(self) -> AsyncHostedWorkflows:
+        """The workflows that a comfyserve hosts, by name: ``client.workflows["portrait"]``."""
+        from comfyserve.client.hosted_workflows import AsyncHostedWorkflows
+
+        return AsyncHostedWorkflows(self._at_hosted, self._call, self._finish)
 
     async def cancel(self, job_id: str) -> None:
         """Cancel exactly this job on the server, in its queue or while it runs."""
@@ -193,8 +195,74 @@ class AsyncClient:
                 self._server = opened
             return self._server
 
-    async def _named(self, handle: AsyncJobHandle) -> None:
-        """Wait until the handle has the id that the server gave its job."""
+    async def _at_hosted(self) -> Hosted:
+        """The server, which has to be a comfyserve."""
+        from comfyserve.client.hosted import Hosted
+
+        server = await self._at_server()
+        if not isinstance(server, Hosted) or server.api.is_official:
+            raise NoComfyserve(server.url, "hosts no workflows by name")
+        return server
+
+    async def _call(
+        self,
+        wish: CallWish,
+        given: object,
+        output_dir: str | os.PathLike[str] | None,
+        keep_temp: bool,
+    ) -> AsyncJobHandle:
+        """Start a job of a hosted workflow; what the server has against it is raised."""
+        sink, keeper = self._sink(output_dir)
+        run = (await self._at_hosted()).call(wish, sink, keep_temp=keep_temp)
+        handle = self._start(run, Job(wish.id, {}), {}, keeper, given)
+        await self._told(handle)
+        if run.taken is None:
+            await handle.result()  # raises why the server did not take it
+        else:
+            handle.learn(run.taken.get("inputs") or {}, run.taken.get("seeds") or {})
+        return handle
+
+    def _sink(
+        self, output_dir: str | os.PathLike[str] | None
+    ) -> tuple[Sink, Callable[[str], Keeper] | None]:
+        """Where outputs go, and what keeps them there where that is the client's own folder."""
+        chosen = output_dir or self.output_dir
+        if chosen is None:
+            self._spool.prepare()
+            return self._spool, self._spool.keeper
+        folder = OutputFolder(chosen)
+        folder.prepare()
+        return folder, None
+
+    def _start(
+        self,
+        run: Run,
+        job: Job,
+        inputs: Mapping[str, Any],
+        keeper: Callable[[str], Keeper] | None,
+        given: object,
+    ) -> AsyncJobHandle:
+        handle = AsyncJobHandle(job, inputs, lambda: self._cancel(run, job.id), keeper)
+        task = asyncio.create_task(_follow(run, handle, given), name=f"job {job.id}")
+        self._followed[task] = handle
+        task.add_done_callback(self._followed.pop)
+        return handle
+
+    async def _finish(
+        self,
+        handle: AsyncJobHandle,
+        timeout: float | None,  # noqa: ASYNC109 - as `run`
+    ) -> FinishedJob:
+        """Wait for the job; whoever stops waiting does not want it any more."""
+        try:
+            return await handle.result(self.timeout if timeout is None else timeout)
+        except asyncio.CancelledError as error:
+            if not await cancel_quickly(handle):
+                error.add_note(may_go_on(handle.id, self.server))
+            raise
+
+    async def _told(self, handle: AsyncJobHandle) -> None:
+        """Wait until the server has the job, or will not take it: then its id is final."""
         try:
             async with aclosing(handle.events()) as events:
                 async for event in events:

@@ -8,6 +8,7 @@ from typing import Any
 from comfyserve.client.api import Api
 from comfyserve.client.asset_uploads import AssetUploads
 from comfyserve.client.hosted_run import HostedRun
+from comfyserve.client.submission import CallWish, GraphWish
 from comfyserve.comfy.http import Http, Timeouts
 from comfyserve.errors import BackendAnswerInvalid
 from comfyserve.jobs import Job
@@ -59,4 +60,8 @@ class Hosted:
 
     def run(self, job: Job, sink: Sink, *, keep_temp: bool) -> HostedRun:
         """Hand in a job and follow it."""
-        return HostedRun(self.api, self._uploads, job, sink, keep_temp=keep_temp)
+        return HostedRun(self.api, self._uploads, GraphWish(job), sink, keep_temp=keep_temp)
+
+    def call(self, wish: CallWish, sink: Sink, *, keep_temp: bool) -> HostedRun:
+        """Hand in a job of a workflow that the server hosts, and follow it."""
+        return HostedRun(self.api, self._uploads, wish, sink, keep_temp=keep_temp)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Final
+from typing import Any, Final
 
 from comfyserve.client.api import Api, Later
 from comfyserve.client.asset_uploads import AssetUploads
 from comfyserve.client.downloads import Downloads
 from comfyserve.client.story import Story
-from comfyserve.client.submission import PATIENCE, Submission
+from comfyserve.client.submission import PATIENCE, Submission, Wish
 from comfyserve.errors import (
     ComfyServeError,
     GraphRejected,
@@ -19,7 +19,7 @@ from comfyserve.errors import (
     OutputUnwritable,
 )
 from comfyserve.events import Event, Noted, OutputSaved, StatusChanged
-from comfyserve.jobs import Job, JobError, JobStatus, Output
+from comfyserve.jobs import JobError, JobStatus, Output
 from comfyserve.outputs import Courier, Sink
 from comfyserve.refusals import NotFound, QueueFull
 
@@ -39,20 +39,21 @@ class HostedRun:
     """A job on its way through one comfyserve; iterate it once.
 
     A job that fails is told, not raised. Raised is why the server does not take it, what keeps
-    it from being followed, and `OutputUnwritable`. To stop listening leaves the job alone.
+    it from being followed, and `OutputUnwritable`. To stop listening leaves the job alone. *taken*
+    is the job's document from when the server took it.
     """
 
     def __init__(
-        self, api: Api, uploads: AssetUploads, job: Job, sink: Sink, *, keep_temp: bool
+        self, api: Api, uploads: AssetUploads, wish: Wish, sink: Sink, *, keep_temp: bool
     ) -> None:
-        self.job_id = job.id
+        self.job_id = wish.id
+        self.taken: Mapping[str, Any] | None = None
         self._api = api
         self._uploads = uploads
-        self._job = job
+        self._wish = wish
         self._downloads = Downloads(api, sink, keep_temp=keep_temp)
         self._wish_to_cancel = asyncio.Event()
         self._is_sent = False
-        self._is_taken = False
         self._is_answered = asyncio.Event()
 
     def __aiter__(self) -> AsyncGenerator[Event]:
@@ -66,7 +67,7 @@ class HostedRun:
         self._wish_to_cancel.set()
         if self._is_sent:
             await self._is_answered.wait()
-        if self._is_taken:
+        if self.taken is not None:
             with suppress(NotFound):  # then it ended long ago
                 await self._api.cancel(self.job_id)
 
@@ -88,10 +89,9 @@ class HostedRun:
 
     async def _handed_in(self) -> AsyncGenerator[Noted]:
         """Bring the job to the server; a note tells where it has to wait outside."""
-        graph = await self._uploads.referred_to(self._job)
-        submission = Submission(self._api, self._job.id, graph, self._job.extra_data)
+        submission = Submission(self._api, self._wish, await self._wish.body(self._uploads))
         try:
-            while not self._is_taken:
+            while self.taken is None:
                 if self._wish_to_cancel.is_set():
                     raise _Canceled
                 self._is_sent = True
@@ -102,7 +102,7 @@ class HostedRun:
                     yield self._noted(later, submission.pause(later))
                     await submission.wait(later, self._wish_to_cancel)
                 else:
-                    self.job_id, self._is_taken = str(taken["id"]), True
+                    self.job_id, self.taken = str(taken["id"]), taken
         finally:
             self._is_answered.set()
 

@@ -139,6 +139,11 @@ class AsyncJobHandle:
         if not self._over.is_set():
             await self._cancel()
 
+    def learn(self, inputs: Mapping[str, Any], seeds: Mapping[str, int]) -> None:
+        """The server says which inputs and seeds it really uses."""
+        self.inputs = inputs
+        self.job = replace(self.job, seeds=seeds)
+
     def hear(self, event: Event) -> None:
         """Take in what happened to the job, and pass it on to the listeners."""
         match event:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -116,6 +116,8 @@ async def kind_of(http: Http) -> Kind:
         status, text = await http.ask("GET", "/api/v2/health")
     except BackendRefused:  # a proxy that lets only ComfyUI's own routes pass
         return "ComfyUI"
+    if status == 429:
+        _refuse_busy(http.url, text)
     try:
         health = json.loads(text) if status == 200 else None
     except (ValueError, RecursionError):
@@ -124,3 +126,11 @@ async def kind_of(http: Http) -> Kind:
         return "ComfyUI"
     http.what = "comfyserve"
     return "comfyserve" if health.get("server") == "comfyserve" else "official"
+
+
+def _refuse_busy(url: str, text: str) -> None:
+    """Raise what a comfyserve says to who came too often; nothing for what others say."""
+    from comfyserve.client.wire import error_of
+
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        raise error_of(url, text, ("page", ""))

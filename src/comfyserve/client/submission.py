@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
+from comfyserve.assets import Upload
 from comfyserve.client.api import Api, Later
+from comfyserve.client.asset_uploads import AssetUploads
 from comfyserve.client.outage import Outage
 from comfyserve.errors import BackendUnreachable
+from comfyserve.jobs import Job
 from comfyserve.refusals import IdempotencyKeyReused, NotFound
-from comfyserve.workflows.graph import Graph
 
 PATIENCE: Final = 60.0
 """Seconds, in all, that a server may say it takes no jobs just now."""
@@ -22,6 +25,63 @@ _ANSWERED_WITHIN: Final = 10.0
 """Seconds in which a server has to be back whose answer was lost."""
 
 
+class Wish(Protocol):
+    """A job as a client wants it, under the *id* that it is to have.
+
+    A *workflow* is the name of one that the server hosts; without, the body has the graph.
+    """
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def workflow(self) -> str | None: ...
+
+    async def body(self, uploads: AssetUploads) -> dict[str, Any]:
+        """What is asked for, once the files that it needs are on the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphWish:
+    """A job that brings its graph."""
+
+    job: Job
+
+    @property
+    def id(self) -> str:
+        return self.job.id
+
+    @property
+    def workflow(self) -> None:
+        return None
+
+    async def body(self, uploads: AssetUploads) -> dict[str, Any]:
+        """The graph, with references where files are needed."""
+        body: dict[str, Any] = {"workflow": await uploads.referred_to(self.job)}
+        if self.job.extra_data:
+            body["extra_data"] = dict(self.job.extra_data)
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class CallWish:
+    """A job of a workflow that the server hosts; of its *inputs*, those that are files are
+    uploads. *besides* is what else the body says."""
+
+    id: str
+    workflow: str
+    inputs: Mapping[str, Any]
+    besides: Mapping[str, Any]
+
+    async def body(self, uploads: AssetUploads) -> dict[str, Any]:
+        """The inputs by name, files by their assets."""
+        inputs = dict(self.inputs)
+        for name, value in self.inputs.items():
+            if isinstance(value, Upload):
+                inputs[name] = await uploads.asset_id(value)
+        return {"inputs": inputs, **self.besides}
+
+
 class Submission:
     """One job on its way into a server's queue.
 
@@ -29,14 +89,13 @@ class Submission:
     by it, and never taken twice.
     """
 
-    def __init__(self, api: Api, job_id: str, graph: Graph, extra_data: Mapping[str, Any]) -> None:
+    def __init__(self, api: Api, wish: Wish, body: Mapping[str, Any]) -> None:
         self._api = api
-        self._id = job_id
-        self._body: dict[str, Any] = {"workflow": graph}
-        if extra_data:
-            self._body["extra_data"] = dict(extra_data)
+        self._id = wish.id
+        self._workflow = wish.workflow
+        self._body = dict(body)
         if not api.is_official:
-            self._body["id"] = job_id
+            self._body["id"] = wish.id
         self._waited = 0.0
 
     async def handed_in(self) -> Mapping[str, Any]:
@@ -45,7 +104,7 @@ class Submission:
         Raises `Later` where it takes none just now; `wait` then tells whether to try again.
         """
         try:
-            return await self._api.submit(self._body, self._id)
+            return await self._api.submit(self._body, self._id, self._workflow)
         except BackendUnreachable as error:
             if error.refused:
                 raise
@@ -74,7 +133,7 @@ class Submission:
         while True:
             await outage.wait(error)
             try:
-                return await self._api.submit(self._body, self._id)
+                return await self._api.submit(self._body, self._id, self._workflow)
             except IdempotencyKeyReused:
                 if self._api.is_official:  # it has an id that nobody told us
                     raise

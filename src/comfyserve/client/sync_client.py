@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from comfyserve.client.async_client import AsyncClient, cancel_quickly, may_go_on
 from comfyserve.client.job_handle import AsyncJobHandle, FinishedJob
@@ -14,8 +14,11 @@ from comfyserve.client.output_files import OutputFile
 from comfyserve.client.workflow_inputs import WorkflowSource
 from comfyserve.comfy.http import Timeouts
 from comfyserve.events import Event
-from comfyserve.jobs import JobStatus, Progress, Timings
+from comfyserve.jobs import JobStatus, Metadata, Progress, Timings
 from comfyserve.workflows.workflow import Bound, Workflow
+
+if TYPE_CHECKING:
+    from comfyserve.client.hosted_workflows import AsyncHostedWorkflow
 
 T = TypeVar("T")
 
@@ -83,6 +86,11 @@ class Client:
         )
         return JobHandle(self._thread.call(submitting), self._thread, self.server)
 
+    @property
+    def workflows(self) -> HostedWorkflows:
+        """The workflows that a comfyserve hosts, by name: ``client.workflows["portrait"]``."""
+        return HostedWorkflows(self._client, self._thread)
+
     def cancel(self, job_id: str) -> None:
         """Cancel exactly this job on the server, in its queue or while it runs."""
         self._thread.call(self._client.cancel(job_id))
@@ -113,6 +121,81 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class HostedWorkflows:
+    """All workflows that the server hosts, for blocking code; see `AsyncHostedWorkflows`."""
+
+    def __init__(self, client: AsyncClient, thread: LoopThread) -> None:
+        self._client = client
+        self._thread = thread
+
+    def __getitem__(self, name: str) -> HostedWorkflow:
+        """The workflow of that name; nobody is asked yet whether there is one."""
+        return HostedWorkflow(self._client.workflows[name], self._client, self._thread)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of what is hosted."""
+        return iter([str(item["name"]) for item in self.list()])
+
+    def list(self) -> list[dict[str, Any]]:
+        """What is hosted, by name: the documents of ``GET /api/workflows``."""
+        return self._thread.call(self._client.workflows.list())
+
+
+class HostedWorkflow:
+    """One hosted workflow, for blocking code; call it to run it: ``workflow(prompt="a fox")``."""
+
+    def __init__(
+        self, workflow: AsyncHostedWorkflow, client: AsyncClient, thread: LoopThread
+    ) -> None:
+        self.name = workflow.name
+        self._workflow = workflow
+        self._client = client
+        self._thread = thread
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """What it takes, as the JSON Schema of an object. Raises `WorkflowNotFound`."""
+        return self._thread.call(self._workflow.schema())
+
+    def describe(self) -> dict[str, Any]:
+        """All that the server tells of it; see `AsyncHostedWorkflow.describe`."""
+        return self._thread.call(self._workflow.describe())
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        output_dir: str | os.PathLike[str] | None = None,
+        keep_temp: bool = False,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> FinishedJob:
+        """Run it and return what it made; see `AsyncHostedWorkflow.__call__`."""
+        handle = self.submit(inputs, output_dir=output_dir, keep_temp=keep_temp, **named)
+        return handle.result(self._client.timeout if timeout is None else timeout)
+
+    def submit(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        output_dir: str | os.PathLike[str] | None = None,
+        keep_temp: bool = False,
+        metadata: Metadata | None = None,
+        priority: int | None = None,
+        **named: Any,
+    ) -> JobHandle:
+        """Start a job and return its handle; see `AsyncHostedWorkflow.submit`."""
+        submitting = self._workflow.submit(
+            inputs,
+            output_dir=output_dir,
+            keep_temp=keep_temp,
+            metadata=metadata,
+            priority=priority,
+            **named,
+        )
+        return JobHandle(self._thread.call(submitting), self._thread, self._client.server)
 
 
 class JobHandle:

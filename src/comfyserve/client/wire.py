@@ -31,6 +31,7 @@ from comfyserve.refusals import (
     MissingAsset,
     NotFound,
     QueueFull,
+    WorkflowNotFound,
 )
 
 LONGEST_FRAME: Final = 64 << 20
@@ -191,6 +192,8 @@ def error_of(url: str, text: str, asked_for: tuple[str, str]) -> ComfyServeError
             return InvalidInputs(InputProblem(name, str(said)) for name, said in told.items())
         case "not_found" | "job_not_found" | "asset_not_found":
             return NotFound(*asked_for)
+        case "workflow_not_found":
+            return WorkflowNotFound(asked_for[1], details.get("nearest") or ())
         case "queue_full" if "most" in details:
             return QueueFull(int(details["most"]))
         case "disk_cap_reached" if "most" in details:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Hashable, Iterable, Mapping
@@ -22,7 +23,7 @@ from comfyserve.comfy.protocol import (
     Step,
     Succeeded,
 )
-from comfyserve.jobs import Progress
+from comfyserve.jobs import Progress, Usual, UsualTimes
 
 _LEAST_STEPS: Final = 2
 """Steps a node must have done before its pace says anything."""
@@ -38,16 +39,26 @@ _PACE_STEPS: Final = 50
 _ALMOST: Final = 0.99
 """All nodes are done, but their outputs are not here yet."""
 
+_AT_MOST: Final = 1.25
+"""How much longer the rest of a node may take than the pace of its steps says."""
+
 
 class Attempt:
     """The state of one prompt, built up message by message; it does no I/O and knows no clock.
 
     *graph* is the graph as submitted and *nodes* the ones that are expected to run; *now* is
-    always a count of seconds that only grows.
+    always a count of seconds that only grows. *usual* is what such runs took before.
     """
 
-    def __init__(self, graph: Mapping[str, Any], nodes: Iterable[str], now: float) -> None:
+    def __init__(
+        self,
+        graph: Mapping[str, Any],
+        nodes: Iterable[str],
+        now: float,
+        usual: UsualTimes | None = None,
+    ) -> None:
         self._graph = graph
+        self._usual = usual or UsualTimes()
         self._weights = {node: _weight(graph[node]) for node in nodes}
         self._submitted_at = now
         self._started_at: float | None = None
@@ -236,17 +247,52 @@ class Attempt:
         return min(_ALMOST, done / self._weight)
 
     def _remaining(self, now: float) -> tuple[float, float] | None:
-        """From the pace of the running node's steps and the time other nodes took."""
+        """From what such runs took before, and from the pace of the running node's steps."""
+        if self._usual.nodes:
+            return self._rest_as_usual(now)
+        if (whole := self._usual.whole) is not None:
+            return _rest(whole, self.seconds_running(now))
+        return self._rest_by_pace(now)
+
+    def _rest_as_usual(self, now: float) -> tuple[float, float]:
+        """The rest of the running node, and what the nodes take that are still to come."""
+        usual = self._usual.nodes
+        come = [usual[node] for node in self._left if node in usual]
+        mean, spread = sum(one.mean for one in come), math.hypot(*(one.spread for one in come))
+        least, most = 0.0, 0.0
+        if (here := self._rest_of_steps(now)) is not None:
+            least, most = here, here * _AT_MOST
+        elif self._node in usual:
+            least, most = _rest(usual[self._node], now - self._node_since)
+        return (max(0.0, least + mean - spread), most + mean + spread)
+
+    def _rest_by_pace(self, now: float) -> tuple[float, float] | None:
+        """Where nothing like it ran before, the other nodes may take what those did so far."""
+        if (here := self._rest_of_steps(now)) is None:
+            return None
+        pace = statistics.median(self._step_times)
+        usual = statistics.median(self._durations.values()) if self._durations else pace
+        slowest = max(self._durations.values(), default=pace)
+        return (here, here * _AT_MOST + len(self._left) * max(usual, slowest / 2))
+
+    def _rest_of_steps(self, now: float) -> float | None:
+        """What the running node still takes at the pace of its steps, once they have one."""
         if self._step is None or len(self._step_times) < _LEAST_STEPS:
             return None
         value, maximum = self._step
-        pace = statistics.median(self._step_times)
         since = now - (self._step_since if self._step_since is not None else now)
-        here = max(0.0, (maximum - value) * pace - since)
-        left = self._weights.keys() - self._done - {self._node or ""}
-        usual = statistics.median(self._durations.values()) if self._durations else pace
-        slowest = max(self._durations.values(), default=pace)
-        return (here, here * 1.25 + len(left) * max(usual, slowest / 2))
+        return max(0.0, (maximum - value) * statistics.median(self._step_times) - since)
+
+    @property
+    def _left(self) -> set[str]:
+        """The nodes whose turn is still to come."""
+        return self._weights.keys() - self._done - {self._node or ""}
+
+
+def _rest(usual: Usual, spent: float) -> tuple[float, float]:
+    """What is left of something that has taken *spent* seconds; past its time nobody knows."""
+    left = usual.mean - spent
+    return (max(0.0, left - usual.spread), max(left, 0.0) + usual.spread)
 
 
 def _weight(node: object) -> float:

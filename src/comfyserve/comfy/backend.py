@@ -150,10 +150,24 @@ class Backend:
 
     async def node_catalog(self, *, refresh: bool = False) -> NodeCatalog:
         """`object_info`, read."""
-        document = await self.object_info(refresh=refresh)
-        if self._catalog is None:
+        if self._catalog is None or refresh:
+            document = await self.object_info(refresh=refresh)
             self._catalog = NodeCatalog.from_json(document)
         return self._catalog
+
+    async def raw_object_info(self) -> bytes:
+        """The bytes of the server's catalogue of nodes as it is now; `know` what was read there."""
+        async with self._http.request("GET", "/object_info") as response:
+            body = await self._http.body(response)
+            if response.status != 200:
+                raise self._http.unexpected(
+                    "GET /object_info", response.status, body[:1000].decode(errors="replace")
+                )
+        return body
+
+    def know(self, catalog: NodeCatalog) -> None:
+        """Take this for the server's nodes from now on: somebody has read it."""
+        self._catalog = catalog
 
     @property
     def known_catalog(self) -> NodeCatalog | None:

@@ -19,6 +19,7 @@ from comfyserve.errors import (
     BackendRefused,
     BackendUnreachable,
     InvalidAddress,
+    RequestRefused,
 )
 
 CHUNK: Final = 1 << 18
@@ -126,22 +127,28 @@ class Http:
         """Send a request and hand out the answer once it begins; `text` and `pieces` read it.
 
         *also* are headers besides the session's own.
-        Raises `BackendUnreachable` when there is none, and `BackendRefused` when the server wants
-        credentials or sends us elsewhere.
+        Raises `BackendUnreachable` when there is none, `BackendRefused` when the server wants
+        credentials or sends us elsewhere, and `RequestRefused` where a comfyserve says why.
         """
         headers = CIMultiDict(self.headers, **also) if also else self.headers
+        if self.session.closed:
+            raise BackendUnreachable(self.url, "it is no longer in use", what=self.what)
         with self._troubles():
             response = await self.session.request(
                 method, self._encoded(path), headers=headers, allow_redirects=False, **options
             )
         async with response:
-            self._check_admission(path, response)
+            await self._check_admission(path, response)
             yield response
 
     async def text(self, response: aiohttp.ClientResponse) -> str:
         """The text of an answer, whatever encoding it claims: ComfyUI speaks UTF-8 alone."""
+        return (await self.body(response)).decode(errors="replace")
+
+    async def body(self, response: aiohttp.ClientResponse) -> bytes:
+        """All bytes of an answer."""
         with self._troubles():
-            return (await response.read()).decode(errors="replace")
+            return await response.read()
 
     async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
         """The bytes of an answer as they arrive."""
@@ -184,8 +191,10 @@ class Http:
         words = {word for value in self.headers.values() for word in (value, *value.split()[1:])}
         return sorted((word for word in words if len(word) > 3), key=len, reverse=True)
 
-    def _check_admission(self, path: str, response: aiohttp.ClientResponse) -> None:
+    async def _check_admission(self, path: str, response: aiohttp.ClientResponse) -> None:
         status = response.status
+        if status in (401, 403) and (refusal := await self._own_words(response)):
+            raise refusal
         # ComfyUI's own /view answers 403 for a subfolder outside: a fact about the file, not us.
         if status in (401, 407) or (status == 403 and path != "/view"):
             raise BackendRefused(self.url, _refusal(status))
@@ -207,6 +216,25 @@ class Http:
         if isinstance(error, TimeoutError):
             return BackendUnreachable(self.url, "no answer in time", what=self.what)
         return BackendUnreachable(self.url, _reason(error), what=self.what)
+
+    async def _own_words(self, response: aiohttp.ClientResponse) -> RequestRefused | None:
+        """Why a server that speaks our API, or the official one, lets us not in, as it says."""
+        if response.content_type != "application/json":
+            return None
+        text = await self.text(response)
+        for secret in self._secrets():
+            text = text.replace(secret, "***")
+        try:
+            told = json.loads(text)["error"]
+            code, reason = str(told["code"]), str(told["message"])[:500]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+        if response.status == 401:
+            reason = f"{reason} {_GIVE_KEY}"
+        return RequestRefused(self.url, reason, code)
+
+
+_GIVE_KEY: Final = "Give the key as token: --token or COMFYSERVE_TOKEN on the command line."
 
 
 def _staying_here() -> aiohttp.TraceConfig:

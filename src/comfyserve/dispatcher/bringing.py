@@ -12,18 +12,22 @@ from comfyserve.comfy.records import HistoryEntry
 from comfyserve.dispatcher.desk import Desk
 from comfyserve.execution import Execution
 from comfyserve.fleet import Member
-from comfyserve.jobs import Claim, Job, JobFile
+from comfyserve.jobs import Claim, Job, JobFile, UsualTimes
 from comfyserve.outputs import Sink
 from comfyserve.refusals import ExtraDataLost
 
 
 @dataclass(frozen=True, slots=True)
 class Bringing:
-    """What is needed to bring one job to one backend; *moved* is the execution's."""
+    """What is needed to bring one job to one backend.
+
+    *usual* is what such jobs take there, *moved* is the execution's.
+    """
 
     desk: Desk
     claim: Claim
     member: Member
+    usual: UsualTimes
     moved: Callable[[], None]
 
     async def begin(self, sink: Sink, *, is_taken_up: bool) -> Execution:
@@ -36,7 +40,13 @@ class Bringing:
         job = Job(record.id, self.claim.graph)
         if there is not None:
             return execution.resume(
-                backend, job, sink, prompt_id=there, keep_temp=keep_temp, moved=self.moved
+                backend,
+                job,
+                sink,
+                prompt_id=there,
+                keep_temp=keep_temp,
+                moved=self.moved,
+                usual=self.usual,
             )
         extra_data = self.desk.queue.extra_data(record.id)
         if record.has_extra_data and extra_data is None:
@@ -44,7 +54,13 @@ class Bringing:
         files = tuple(self._input_file(file) for file in self.claim.files)
         job = replace(job, files=files, extra_data=extra_data or {})
         return execution.run(
-            backend, job, sink, prompt_id=record.prompt_id, keep_temp=keep_temp, moved=self.moved
+            backend,
+            job,
+            sink,
+            prompt_id=record.prompt_id,
+            keep_temp=keep_temp,
+            moved=self.moved,
+            usual=self.usual,
         )
 
     async def _earlier_attempt(self) -> str | None:

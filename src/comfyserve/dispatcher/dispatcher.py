@@ -1,4 +1,4 @@
-"""The loop: the next job to the next free backend, and what an earlier process left to its end."""
+"""Every job to a backend: those that wait, and what an earlier process left to its end."""
 
 from __future__ import annotations
 
@@ -6,39 +6,31 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 from comfyserve.blobs import Blobs
 from comfyserve.dispatcher.desk import Desk
 from comfyserve.dispatcher.job_run import JobRun
+from comfyserve.dispatcher.lane import Lane
+from comfyserve.dispatcher.matching import STORE_PAUSE, Matching
 from comfyserve.events import StatusChanged
 from comfyserve.fleet import Fleet, Member
 from comfyserve.job_queue import JobQueue
 from comfyserve.jobs import Claim, JobStatus, Lease
+from comfyserve.learned_times import LearnedTimes
 from comfyserve.refusals import LeaseLost, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-MOST_INSIDE: Final = 2
-"""Jobs inside one backend: one that runs and one that waits, so that it never idles."""
-
-QUICK: Final = 0.25
-"""Where jobs take fewer seconds than that, one more is claimed before there is a place for it."""
-
-MOST_LEAVING: Final = 8
-"""Jobs that a backend is done with and whose outputs are on their way; more are not begun then."""
-
 _NO_DEADLINE: Final = 3600.0
 """Seconds between two looks for deadlines that a process with other settings gave."""
-
-_STORE_PAUSE: Final = 1.0
-"""Seconds before the store is asked again that has just failed."""
 
 
 class Dispatcher:
     """Runs the jobs of *queue* on the backends of *fleet*, their outputs going into *blobs*.
+
+    What they take goes into *times*, and tells how long others will.
 
     *holder* names this process in the store. A job whose backend is lost is tried *attempts*
     times, one that runs for longer than *timeout* seconds fails. What it holds it holds for
@@ -51,6 +43,7 @@ class Dispatcher:
         queue: JobQueue,
         fleet: Fleet,
         blobs: Blobs,
+        times: LearnedTimes,
         *,
         holder: str,
         attempts: int = 3,
@@ -61,12 +54,14 @@ class Dispatcher:
     ) -> None:
         self._queue = queue
         self._fleet = fleet
-        self._desk = Desk(queue, blobs, holder, attempts, timeout, lease, keep_temp)
+        self._desk = Desk(queue, fleet, blobs, times, holder, attempts, timeout, lease, keep_temp)
         self._grace = grace
         self._runs: dict[str, JobRun] = {}
         self._tasks: dict[JobRun, asyncio.Task[None]] = {}
         self._left: set[str] = set()
-        self._lanes = {member.name: _Lane(member) for member in fleet.members}
+        self._lanes: dict[str, Lane] = {}
+        self._matching = Matching(self._desk, self._lanes, self._start)
+        self._arrange_lanes()
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._stopped.set()
@@ -77,11 +72,13 @@ class Dispatcher:
             return
         self._stopped.clear()
         self._queue.heed_cancels(self._heed)
+        self._fleet.before_leaving(self._let_go)
         try:
             async with asyncio.TaskGroup() as self._group:
                 beating = self._group.create_task(self._beat(), name="heartbeat")
                 working = [self._group.create_task(self._work(), name="dispatching")]
                 working += [self._group.create_task(self._expire(), name="queue deadlines")]
+                working += [self._group.create_task(self._heed_fleet(), name="fleet")]
                 await self._stopping.wait()
                 await _end(working)
                 await self._let_end()
@@ -100,42 +97,40 @@ class Dispatcher:
     async def _work(self) -> None:
         """First what is there, then what comes."""
         await self._take_up(await self._held())
-        async with asyncio.TaskGroup() as lanes:
-            for lane in self._lanes.values():
-                lanes.create_task(self._serve(lane), name=f"jobs for {lane.member.name}")
+        await self._matching.run()
+
+    # The backends
+
+    async def _heed_fleet(self) -> None:
+        """Have a lane for each backend, and see what each can do, whenever something changed."""
+        version = -1
+        while True:
+            version = await self._fleet.wait_for_change(version)
+            self._arrange_lanes()
+
+    def _arrange_lanes(self) -> None:
+        there = {member.name: member for member in self._fleet.members}
+        for name in self._lanes.keys() - there.keys():
+            del self._lanes[name]
+        for name, member in there.items():
+            lane = self._lanes.get(name)
+            if lane is None or lane.member is not member:
+                self._lanes[name] = lane = Lane(self._fleet, member, self._matching.stir)
+            lane.reconsider()
+        # Where no place is free, jobs may still be that nobody can run any more.
+        self._matching.stir()
+
+    async def _let_go(self, member: Member) -> None:
+        """Give back the jobs of a backend that is removed; returns once it has none."""
+        tasks = {self._tasks[run]: run for run in self._tasks if run.member is member}
+        for run in tasks.values():
+            run.give_back()
+        if tasks:
+            await asyncio.wait(tasks)
 
     # New jobs
 
-    async def _serve(self, lane: _Lane) -> None:
-        """Bring job after job to one backend; ends only by being canceled."""
-        while True:
-            await lane.room()
-            await lane.member.wait_until_up()
-            try:
-                claim = await self._claim(lane.member)
-            except Exception as error:
-                is_known = isinstance(error, StoreUnavailable)
-                log.warning("No job can be claimed: %s", error, exc_info=not is_known)
-                await asyncio.sleep(_STORE_PAUSE)
-                continue
-            if claim is not None:
-                self._start(claim, lane, is_taken_up=False)
-            await self._queue.wait_for_work()
-
-    async def _claim(self, member: Member) -> Claim | None:
-        """The next job; one that is claimed while we are told to stop goes back at once."""
-        claiming = asyncio.ensure_future(
-            self._queue.claim(self._desk.holder, member.name, lease=self._desk.lease)
-        )
-        try:
-            return await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            with suppress(StoreUnavailable, LeaseLost):
-                if (claim := await claiming) is not None:
-                    await self._queue.requeue(claim.lease, counts=False)
-            raise
-
-    def _start(self, claim: Claim, lane: _Lane, *, is_taken_up: bool) -> None:
+    def _start(self, claim: Claim, lane: Lane, *, is_taken_up: bool = False) -> None:
         run = JobRun(
             self._desk,
             claim,
@@ -143,13 +138,13 @@ class Dispatcher:
             is_taken_up=is_taken_up,
             ahead=lane.inside,
             moved=lane.look,
-            lost=lane.look_around,
+            lost=lane.lost,
         )
         self._runs[run.id] = run
         lane.enter(run)
         self._tasks[run] = self._group.create_task(self._go(run, lane), name=f"job {run.id}")
 
-    async def _go(self, run: JobRun, lane: _Lane) -> None:
+    async def _go(self, run: JobRun, lane: Lane) -> None:
         try:
             await run.go()
         finally:
@@ -168,7 +163,7 @@ class Dispatcher:
                 return await self._queue.held()
             except StoreUnavailable as error:
                 log.warning("What an earlier process left cannot be read: %s", error)
-            await asyncio.sleep(_STORE_PAUSE)
+            await asyncio.sleep(STORE_PAUSE)
 
     async def _take_up(self, claims: tuple[Claim, ...]) -> None:
         """Go on with jobs that nobody works on, where they are; or, if that is not one of our
@@ -235,7 +230,7 @@ class Dispatcher:
                 log.warning(
                     "Jobs that waited too long stay for now: %s", error, exc_info=not is_known
                 )
-                await asyncio.sleep(_STORE_PAUSE)
+                await asyncio.sleep(STORE_PAUSE)
                 continue
             # Who comes later may wait for as long, so looking again by then is soon enough.
             most = self._queue.queue_timeout or _NO_DEADLINE
@@ -255,72 +250,6 @@ class Dispatcher:
         if self._tasks:
             log.warning("%d jobs go on without us", len(self._tasks))
         await _end([*self._tasks.values()])
-
-
-class _Lane:
-    """The places that one backend has for jobs.
-
-    It claims late, so that the queue keeps the say over who is next; only where jobs are so quick
-    that claiming would hold the backend up is one more kept at hand.
-    """
-
-    def __init__(self, member: Member) -> None:
-        self.member = member
-        self._runs: dict[JobRun, None] = {}
-        self._is_quick = False
-        self._room = asyncio.Event()
-        self._room.set()
-
-    @property
-    def inside(self) -> tuple[JobRun, ...]:
-        """The jobs that the backend has or is about to get, in their order."""
-        return tuple(run for run in self._runs if run.is_inside)
-
-    def enter(self, run: JobRun) -> None:
-        """A job was claimed for this backend."""
-        self._runs[run] = None
-        self.look()
-
-    def leave(self, run: JobRun) -> None:
-        """A job is over, or given back."""
-        self._runs.pop(run, None)
-        self.look()
-
-    def look(self) -> None:
-        """See who has a place now, and whether there is room for one more."""
-        inside = self.inside
-        for run in self._runs:
-            if run.seconds_inside is not None:
-                self._is_quick = run.seconds_inside < QUICK
-        self._begin_next(inside)
-        most = MOST_INSIDE + self._is_quick
-        has_room = len(inside) < most and len(self._runs) - len(inside) < MOST_LEAVING
-        if has_room and not self._is_submitting():
-            self._room.set()
-        else:
-            self._room.clear()
-
-    def _begin_next(self, inside: tuple[JobRun, ...]) -> None:
-        """One after the other, so that they arrive there in their order."""
-        begun = sum(run.has_begun for run in inside)
-        for run in inside:
-            if begun >= MOST_INSIDE or self._is_submitting():
-                return
-            if not run.has_begun:
-                run.begin()
-                begun += 1
-
-    def _is_submitting(self) -> bool:
-        return any(run.is_submitting for run in self._runs)
-
-    def look_around(self) -> None:
-        """One job was lost, so the others may be too; together they keep their order."""
-        for run in self._runs:
-            run.look_around()
-
-    async def room(self) -> None:
-        """Return once there is room for one more."""
-        await self._room.wait()
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:

@@ -6,15 +6,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import replace
-from typing import Final
 
-from comfyserve.dispatcher import verdicts
+from comfyserve.dispatcher import elsewhere, verdicts
+from comfyserve.dispatcher.ahead import Ahead
 from comfyserve.dispatcher.bringing import Bringing
 from comfyserve.dispatcher.desk import Desk
 from comfyserve.dispatcher.ledger import Ledger
 from comfyserve.dispatcher.news import News
+from comfyserve.dispatcher.pace import Pace
+from comfyserve.dispatcher.time_limit import OBEYS_WITHIN, TimeLimit, shorter
+from comfyserve.dispatcher.withdrawal import withdraw, withdraw_unbegun
 from comfyserve.errors import BackendError, BackendUnreachable, ComfyServeError, GraphRejected
 from comfyserve.events import StatusChanged
 from comfyserve.execution import Execution
@@ -24,15 +27,6 @@ from comfyserve.outputs import Sink
 from comfyserve.refusals import ExtraDataLost, LeaseLost, StoreUnavailable
 
 log = logging.getLogger(__name__)
-
-_OBEYS_WITHIN: Final = 10.0
-"""Seconds a backend has to stop a job that ran for too long, before the job ends without it."""
-
-_ORDER_WITHIN: Final = 2.0
-"""Seconds that a lost job lets those ahead of it go back to the queue first."""
-
-_WITHDRAWAL: Final = 5.0
-"""Seconds to tell a backend that a job is of no use any more."""
 
 
 class JobRun:
@@ -54,15 +48,16 @@ class JobRun:
         lost: Callable[[], None],
     ) -> None:
         self.id = claim.record.id
+        self.model = claim.record.model
+        self.member = member
         self.was_left = False
         self.was_lost = False
-        self._ahead = ahead
+        self._ahead = Ahead(ahead)
         self.seconds_inside: float | None = None
         self._turn = asyncio.Event()
         self._begun_at = 0.0
         self._desk = desk
         self._claim = claim
-        self._member = member
         self._moved = moved
         self._lost = lost
         self._news = News(claim.record.status)
@@ -70,14 +65,16 @@ class JobRun:
         self._execution: Execution | None = None
         self._hearing: asyncio.Task[StatusChanged] | None = None
         self._cancels: set[asyncio.Task[None]] = set()
-        self._alarm: asyncio.TimerHandle | None = None
         self._is_taken_up = is_taken_up
         if is_taken_up:
             self.begin()
         self._is_canceling = claim.record.status is JobStatus.CANCELING
-        self._is_timed_out = False
+        self._is_given_back = False
+        limit = shorter(claim.record.timeout, desk.timeout)
+        self._limit = TimeLimit(limit, stop=self._stop_late, give_up=self._news.close)
+        self._pace = Pace(desk.times, claim, member.name)
         self._is_done = False
-        self._over = asyncio.Event()
+        self.over = asyncio.Event()
 
     @property
     def is_ending(self) -> bool:
@@ -101,6 +98,17 @@ class JobRun:
         has_settled = self._execution is not None and self._execution.has_settled
         is_over = self._is_done or has_settled
         return self.has_begun and not (is_over or self._is_taken_up or self._claim.files)
+
+    @property
+    def is_running(self) -> bool:
+        """The backend works on it, as far as anybody said."""
+        return self._news.status is not JobStatus.QUEUED
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the backend still takes for it, from what such jobs took before."""
+        started = self._news.started_at or self._claim.record.started_at
+        return self._pace.seconds_left(started if self.is_running else None)
 
     @property
     def has_begun(self) -> bool:
@@ -128,8 +136,8 @@ class JobRun:
             await self._try_to_fail()
         finally:
             self._is_done = True
-            self._over.set()
-            self._ahead = ()
+            self.over.set()
+            self._ahead.forget()
             try:
                 await self._end_tasks()
             finally:
@@ -157,6 +165,18 @@ class JobRun:
         if self._hearing is not None and not self._is_sent:
             self._hearing.cancel()
 
+    def give_back(self) -> None:
+        """Its backend is none of ours any more: it is taken off there and runs elsewhere.
+
+        One that the backend is done with may still bring its outputs home.
+        """
+        has_left = self._execution is not None and self._execution.has_left
+        if self.is_ending or has_left:
+            return
+        self._is_given_back = True
+        if self._hearing is not None:
+            self._hearing.cancel()
+
     @property
     def waits_for_backend(self) -> bool:
         """It was taken up, and its backend does not answer yet."""
@@ -173,10 +193,12 @@ class JobRun:
         async with self._desk.blobs.keeping() as sink:
             self._hearing = hearing = asyncio.create_task(self._hear(sink), name=f"job {self.id}")
             hearing.add_done_callback(lambda _: self._news.close())
+            if self._is_given_back:
+                hearing.cancel()
             await self._ledger.write_down(self.lose)
             if not hearing.done():
                 # It ends here; its place is free once the backend has let go of it.
-                await self._fail(verdicts.timed_out(self._desk.timeout or 0))
+                await self._fail(verdicts.timed_out(self._limit.seconds or 0))
             await asyncio.wait({hearing})
             await self._take_end(hearing)
 
@@ -185,11 +207,13 @@ class JobRun:
         if self._ledger.is_ended:
             return
         if hearing.cancelled():
-            await self._leave_unbegun()
+            await (self._move() if self._is_given_back else self._leave_unbegun())
             return
         try:
             end = hearing.result()
-        except (GraphRejected, ExtraDataLost) as error:
+        except GraphRejected as error:
+            await self._take_refusal(error)
+        except ExtraDataLost as error:
             await self._fail(verdicts.refusal(error))
         except BackendError as error:
             is_refused = isinstance(error, BackendUnreachable) and error.refused
@@ -211,7 +235,7 @@ class JobRun:
         await self._turn.wait()
         if self._is_taken_up:
             await self._wait_for_backend()
-        bringing = Bringing(self._desk, self._claim, self._member, self._look)
+        bringing = Bringing(self._desk, self._claim, self.member, self._pace.usual, self._look)
         self._execution = run = await bringing.begin(sink, is_taken_up=self._is_taken_up)
         if run.is_resumed:
             self._is_taken_up = True
@@ -224,15 +248,16 @@ class JobRun:
                     return event
                 self._news.put(event)
                 if self._news.status is JobStatus.RUNNING:
-                    self._watch_the_clock()
+                    self._limit.begin(self._claim.record.started_at if self._is_taken_up else None)
         raise AssertionError("an execution ends with a terminal event")
 
     async def _wait_for_backend(self) -> None:
-        """Wait for the backend that has the job; where it is to be canceled, not for long."""
-        limit = _OBEYS_WITHIN if self._is_canceling else None
+        """Wait for the backend that has the job; where it is to be canceled, or could run
+        elsewhere, not for long."""
         try:
-            async with asyncio.timeout(limit):
-                await self._member.wait_until_up()
+            await elsewhere.until_up(
+                self._desk, self._claim, self.member, OBEYS_WITHIN if self._is_canceling else None
+            )
         except TimeoutError:
             raise asyncio.CancelledError from None
 
@@ -244,21 +269,9 @@ class JobRun:
             self._news.is_ending = True
         self._moved()
 
-    def _watch_the_clock(self) -> None:
-        """From when it runs it has so much time, and no longer."""
-        if self._alarm is not None or self._desk.timeout is None:
-            return
-        since = self._claim.record.started_at if self._is_taken_up else None
-        spent = 0.0 if since is None else time.time() - since
-        left = max(0.0, self._desk.timeout - spent)
-        self._alarm = asyncio.get_running_loop().call_later(left, self._time_out)
-
-    def _time_out(self) -> None:
+    def _stop_late(self) -> None:
         log.warning("A job runs for too long and is stopped", extra=self._named)
-        self._is_timed_out = True
         self._stop_execution()
-        loop = asyncio.get_running_loop()
-        self._alarm = loop.call_later(_OBEYS_WITHIN, self._news.close)
 
     def _stop_execution(self) -> None:
         """Have the backend stop the job; where it was not asked yet, it never is."""
@@ -289,57 +302,38 @@ class JobRun:
         elif end.error is not None and self._is_taken_up and verdicts.is_incomplete(failure):
             self._desk.run_anew.add(self.id)
             await self._try_again(end.error)
-        elif end.status is JobStatus.CANCELED and self._is_timed_out and not self._is_canceling:
-            await self._fail(verdicts.timed_out(self._desk.timeout or 0), end)
+        elif end.status is JobStatus.CANCELED and self._limit.is_past and not self._is_canceling:
+            await self._fail(verdicts.timed_out(self._limit.seconds or 0), end)
         else:
+            if not self._is_taken_up:
+                self._pace.learn_from(end)
             await self._ledger.finish(end)
 
     async def _try_again(self, why: JobError, *, counts: bool = True) -> None:
         """Give the job back to the queue, unless it was tried too often or costs money."""
         reason = why.message.rstrip(".")
-        if counts and self._was_behind_the_lost:
+        if counts and not self.is_running and self._ahead.is_lost:
+            # It was not begun when the backend was lost with another.
             self._desk.excused[self.id] += 1
         attempts = self._claim.record.attempts - self._desk.excused[self.id]
-        paid = await self._paid_nodes()
+        paid = await verdicts.paid_nodes(self._claim.graph, self.member)
         if self._is_canceling:
             await self._ledger.finish(StatusChanged(self.id, JobStatus.CANCELED))
-        elif self._is_timed_out:
-            await self._fail(verdicts.timed_out(self._desk.timeout or 0))
+        elif self._limit.is_past:
+            await self._fail(verdicts.timed_out(self._limit.seconds or 0))
         elif not counts:
             await self._ledger.requeue(f"{reason}. The job waits for a backend.", counts=False)
-        elif paid is not None:
-            await self._fail(replace(why, message=f"{reason}. It is not run again, as {paid}."))
-        elif attempts >= self._desk.attempts:
-            tries = "once" if attempts == 1 else f"{attempts} times"
-            await self._fail(replace(why, message=f"{reason}. It was tried {tries}."))
+        elif (last := verdicts.last(why, attempts, self._desk.attempts, paid)) is not None:
+            await self._fail(last)
         else:
             log.warning("A job runs again: %s", why.message, extra=self._named)
-            await self._let_those_ahead_go_first()
+            await self._ahead.go_first()
             await self._ledger.requeue(f"{reason}. The job runs again.")
 
     def _suspect(self, why: str) -> None:
         self.was_lost = True
-        self._member.suspect(why)
+        self.member.suspect(why)
         self._lost()
-
-    @property
-    def _was_behind_the_lost(self) -> bool:
-        """It was not begun when the backend was lost, as one ahead of it was still there."""
-        is_begun = self._news.status is not JobStatus.QUEUED
-        return not is_begun and any(run.was_lost or run.is_inside for run in self._ahead)
-
-    async def _let_those_ahead_go_first(self) -> None:
-        """They were lost too, or are about to notice; nobody is to overtake them by that."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_ORDER_WITHIN):
-                for run in self._ahead:
-                    if run.was_lost or run.is_inside:
-                        await run._over.wait()
-
-    async def _paid_nodes(self) -> str | None:
-        if self._member.catalog is None and self._member.is_up:
-            await self._member.read_catalog()
-        return verdicts.paid_nodes(self._claim.graph, self._member.catalog)
 
     async def _leave_unbegun(self) -> None:
         """It was stopped before the backend was asked for it, or while that did not answer."""
@@ -348,8 +342,25 @@ class JobRun:
             return
         await self._ledger.finish(StatusChanged(self.id, JobStatus.CANCELED))
         if self._is_taken_up:
-            await self._member.wait_until_up()
+            await self.member.wait_until_up()
             await self._withdraw()
+
+    async def _move(self) -> None:
+        """Take it off a backend that is none of ours any more, and have it run elsewhere."""
+        if not self._is_sent:
+            await self._leave_unbegun()
+            return
+        is_unbegun = await withdraw_unbegun(self.member.backend, self._prompt_id)
+        await self._try_again(verdicts.REMOVED, counts=self.is_running or not is_unbegun)
+
+    async def _take_refusal(self, error: GraphRejected) -> None:
+        """The backend will not run the graph; where it lost what others have, one of them may."""
+        needs = await elsewhere.needs_elsewhere(self._desk, self._claim, self.member, error)
+        if needs is None or self._is_canceling:
+            await self._fail(verdicts.refusal(error))
+            return
+        why = "The backend no longer has what the job needs. The job waits for another."
+        await self._ledger.requeue(why, counts=False, needs=needs)
 
     async def _try_to_fail(self) -> None:
         """After a mistake of our own, which may have been in the very writing."""
@@ -369,15 +380,16 @@ class JobRun:
         """Nobody wants it any more, so the backend need not go on."""
         if not self._is_sent or (self._execution is not None and self._execution.has_left):
             return
-        run, record = self._execution, self._claim.record
-        prompt_id = record.prompt_id or self.id if run is None else run.prompt_id
-        with suppress(BackendError, TimeoutError):
-            async with asyncio.timeout(_WITHDRAWAL):
-                await self._member.backend.cancel(prompt_id)
+        await withdraw(self.member.backend, self._prompt_id)
+
+    @property
+    def _prompt_id(self) -> str:
+        """The id by which the backend knows it."""
+        record = self._claim.record
+        return self._execution.prompt_id if self._execution else record.prompt_id or self.id
 
     async def _end_tasks(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._limit.end()
         tasks = {*self._cancels} | ({self._hearing} if self._hearing is not None else set())
         for task in tasks:
             task.cancel()
@@ -385,4 +397,4 @@ class JobRun:
 
     @property
     def _named(self) -> Mapping[str, str]:
-        return {"job_id": self.id, "backend": self._member.name}
+        return {"job_id": self.id, "backend": self.member.name}

@@ -10,6 +10,7 @@ from comfyserve.dispatcher.news import Batch, News
 from comfyserve.events import NumberedEvent, ProgressMade, StatusChanged
 from comfyserve.jobs import Claim, JobStatus
 from comfyserve.refusals import LeaseLost
+from comfyserve.workflows.needs import Needs
 
 
 class Ledger:
@@ -56,15 +57,22 @@ class Ledger:
             self._id, lambda: queue.finish(lease, whole, events=rest, progress=progress)
         )
 
-    async def requeue(self, note: str | None, *, counts: bool = True) -> None:
-        """Give the job back to the queue. Raises `LeaseLost` and `StoreUnavailable`."""
+    async def requeue(
+        self, note: str | None, *, counts: bool = True, needs: Needs | None = None
+    ) -> None:
+        """Give the job back to the queue, with other *needs* where they are given.
+
+        Raises `LeaseLost` and `StoreUnavailable`.
+        """
         self.is_ended = True
         if not self.has_lease:
             return
         if rest := self._news.rest():
             await self._record(rest)
         queue, lease = self._desk.queue, self._lease
-        await self._desk.write(self._id, lambda: queue.requeue(lease, counts=counts, note=note))
+        await self._desk.write(
+            self._id, lambda: queue.requeue(lease, counts=counts, note=note, needs=needs)
+        )
 
     def _with_whole_wait(self, end: StatusChanged) -> StatusChanged:
         """The execution knows how long the backend let the job wait; it waited here before."""

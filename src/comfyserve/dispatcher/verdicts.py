@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from comfyserve.errors import (
     BackendUnreachable,
@@ -14,9 +15,9 @@ from comfyserve.errors import (
     OutputUnavailable,
     OutputUnwritable,
 )
+from comfyserve.fleet import Member
 from comfyserve.jobs import JobError
 from comfyserve.workflows.graph import Graph
-from comfyserve.workflows.node_catalog import NodeCatalog
 
 
 def is_lost(failure: Exception | None) -> bool:
@@ -29,9 +30,22 @@ def is_incomplete(failure: Exception | None) -> bool:
     return isinstance(failure, OutputUnavailable)
 
 
-def paid_nodes(graph: Graph, catalog: NodeCatalog | None) -> str | None:
+def last(why: JobError, attempts: int, most: int, paid: str | None) -> JobError | None:
+    """Why a job is not run again; None where it is. *paid* says why that may cost money."""
+    reason = why.message.rstrip(".")
+    if paid is not None:
+        return replace(why, message=f"{reason}. It is not run again, as {paid}.")
+    if attempts >= most:
+        tries = "once" if attempts == 1 else f"{attempts} times"
+        return replace(why, message=f"{reason}. It was tried {tries}.")
+    return None
+
+
+async def paid_nodes(graph: Graph, member: Member) -> str | None:
     """Why running the graph twice may cost money twice; None where it certainly does not."""
-    if catalog is None:
+    if member.catalog is None and member.is_up:
+        await member.read_catalog()
+    if (catalog := member.catalog) is None:
         return "whether its nodes cost money is not known"
     for node_id, node in graph.items():
         name = node.get("class_type") if isinstance(node, Mapping) else None
@@ -73,3 +87,5 @@ def timed_out(seconds: float) -> JobError:
 INTERNAL: JobError = JobError(
     "internal_error", "Something went wrong inside this server; its log says what."
 )
+
+REMOVED: JobError = JobError("backend_lost", "The backend of the job was removed.")

@@ -82,8 +82,7 @@ def block(context: Context, value: object, message: str = "") -> Result:
 
 def tally(context: Context, name: str, value: object = None) -> Result:
     """Add *name* as a line to tally.txt among the outputs, each time anew, and pass *value* on."""
-    with FileName("tally.txt").writable(context.folders).open("a", encoding="utf-8") as lines:
-        lines.write(f"{name}\n")
+    _append(context, "tally.txt", name)
     return Result((value,))
 
 
@@ -143,7 +142,10 @@ def send_pictures(context: Context, count: int, width: int, height: int, seed: i
 
 
 class LoadedCheckpoint:
-    """The one test checkpoint in memory; another one drives it out."""
+    """The one test checkpoint in memory; another one drives it out.
+
+    Each that is loaded is a line of loads.txt among the outputs.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -157,6 +159,7 @@ class LoadedCheckpoint:
             sleep(context, load_seconds, interruptible=True)
             with self._lock:
                 self._name = ckpt_name
+            _append(context, "loads.txt", ckpt_name)
         return Result((f"model of {ckpt_name}", ckpt_name, warm))
 
     def unload(self) -> None:
@@ -182,6 +185,11 @@ def _numbered(name: str, number: int) -> str:
         return name
     stem, dot, suffix = name.rpartition(".")
     return f"{stem or name}_{number + 1}{dot}{suffix if dot else ''}"
+
+
+def _append(context: Context, name: str, line: str) -> None:
+    with FileName(name).writable(context.folders).open("a", encoding="utf-8") as lines:
+        lines.write(f"{line}\n")
 
 
 def _write(context: Context, file: FileName, content: bytes, size: int) -> None:
@@ -319,7 +327,8 @@ ALL: tuple[Node, ...] = (
     _node(
         _CHECKPOINT.load,
         "Checkpoint",
-        "Pretends to load a checkpoint, which takes its time unless it was the last one loaded.",
+        "Pretends to load a checkpoint, which takes its time unless it was the last one loaded;"
+        " each time is a line of loads.txt.",
         {
             "ckpt_name": _input(_choice("test-a.safetensors", "test-b.safetensors"), "Which one."),
             "load_seconds": _input("FLOAT", "How long.", default=1.0, min=0.0, max=600.0),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from comfyserve.comfy.backend import Backend
 from comfyserve.execution.execution import Execution
-from comfyserve.jobs import Job
+from comfyserve.jobs import Job, UsualTimes
 from comfyserve.outputs import Sink
 
 
@@ -18,18 +18,21 @@ def run(
     prompt_id: str | None = None,
     keep_temp: bool = False,
     moved: Callable[[], None] = lambda: None,
+    usual: UsualTimes | None = None,
 ) -> Execution:
     """Run *job* on *backend* and bring its outputs into *sink*.
 
     The backend knows it by *prompt_id*, which is the job's own id unless it is given: each further
-    attempt needs one of its own.
+    attempt needs one of its own. From what is *usual* for such jobs it says how long it will take.
 
     ``async for event in run(...)`` tells what happens, ending with a terminal `StatusChanged`;
     a job that fails is told, not raised. Raised are `GraphRejected` and the other
     `BackendError`s while the backend has not accepted the job, and `OutputUnwritable` at any
     time. To stop listening leaves the job alone; `Execution.cancel` cancels it.
     """
-    return Execution(backend, job, sink, prompt_id=prompt_id, keep_temp=keep_temp, moved=moved)
+    return Execution(
+        backend, job, sink, prompt_id=prompt_id, keep_temp=keep_temp, moved=moved, usual=usual
+    )
 
 
 def resume(
@@ -40,6 +43,7 @@ def resume(
     prompt_id: str,
     keep_temp: bool = False,
     moved: Callable[[], None] = lambda: None,
+    usual: UsualTimes | None = None,
 ) -> Execution:
     """Take up a job that *backend* was given before under *prompt_id*, and go on like `run`.
 
@@ -54,6 +58,7 @@ def resume(
         keep_temp=keep_temp,
         is_resumed=True,
         moved=moved,
+        usual=usual,
     )
 
 

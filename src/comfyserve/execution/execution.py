@@ -37,7 +37,7 @@ from comfyserve.execution.expectations import (
 from comfyserve.execution.history import settled
 from comfyserve.execution.input_files import with_files
 from comfyserve.following import Following, News, Trouble, WasCanceled
-from comfyserve.jobs import Job, JobError, JobStatus, Output, Preview, Timings
+from comfyserve.jobs import Job, JobError, JobStatus, Output, Preview, Timings, UsualTimes
 from comfyserve.outputs import Courier, Outputs, Sink, names_of
 from comfyserve.workflows.graph import Graph
 
@@ -57,7 +57,7 @@ class Execution:
     *has_settled* tells that the backend has answered whether it takes the job, *has_left* that it
     is done with it, though outputs may still be on their way here; *moved* is called when either
     changes, which is at the latest when the iteration ends. *failure* is what made the job fail.
-    *is_resumed* tells that the backend had the job before.
+    *is_resumed* tells that the backend had the job before. *usual* is what such jobs took there.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Execution:
         keep_temp: bool = False,
         is_resumed: bool = False,
         moved: Callable[[], None] = lambda: None,
+        usual: UsualTimes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.prompt_id = prompt_id or job.id
@@ -79,6 +80,7 @@ class Execution:
         self._job = job
         self._outputs = Outputs(backend, sink, keep_temp=keep_temp)
         self._clock = clock
+        self._usual = usual
         self._attempt: Attempt | None = None
         self._listener: Listener | None = None
         self._following: Following | None = None
@@ -220,7 +222,7 @@ class Execution:
             )
         with socket.listening(prompt_id) as self._listener:
             expected = expected_nodes(graph, self._backend.known_catalog)
-            self._attempt = Attempt(graph, expected, self._clock())
+            self._attempt = Attempt(graph, expected, self._clock(), self._usual)
             if not self.is_resumed:
                 for note in await self._submit(graph, prompt_id, self._listener):
                     yield note

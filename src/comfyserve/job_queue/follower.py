@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Final
 
 from comfyserve.events import Event, NumberedEvent, PreviewDrawn, ProgressMade, StatusChanged
@@ -31,15 +32,33 @@ async def follow(
     since: Standing | None = None,
 ) -> AsyncGenerator[Event]:
     """See `JobQueue.follow`; *beat* is for how many seconds a lost event may go unnoticed."""
+    together = follow_together(jobs, feed, moves, job_id, after, owner, beat, since)
+    async with aclosing(together) as told:
+        async for events in told:
+            for event in events:
+                yield event
+
+
+async def follow_together(
+    jobs: Jobs,
+    feed: LocalFeed,
+    moves: QueueMoves,
+    job_id: str,
+    after: int,
+    owner: str | None,
+    beat: float = _BEAT,
+    since: Standing | None = None,
+) -> AsyncGenerator[Sequence[Event]]:
+    """Like `follow`, with all events at once that are there at the same time."""
     async with feed.listen(job_id) as live:  # listen first, so nothing falls between
         follower = _Follower(jobs, feed, moves, job_id, live, beat)
         try:
             await follower.begin(after, owner, since)
             while not follower.is_over:
-                for event in await follower.next():
-                    yield event
+                if events := await follower.next():
+                    yield events
         finally:
-            follower.wait_no_more()
+            follower.leave()
 
 
 class _Follower:
@@ -61,7 +80,7 @@ class _Follower:
         self._job_id = job_id
         self._live = live
         self._beat = beat
-        self._clock = asyncio.get_running_loop().time
+        self._loop = asyncio.get_running_loop()
         self._seq = 0
         self._status = JobStatus.QUEUED
         self._progress: Progress | None = None
@@ -72,6 +91,7 @@ class _Follower:
         self._is_behind = True
         self._must_greet = True
         self._look_at = 0.0
+        self._reminder: asyncio.TimerHandle | None = None
 
     async def begin(self, after: int, owner: str | None, since: Standing | None) -> None:
         """Find out where the job stands. Raises `NotFound`.
@@ -87,6 +107,8 @@ class _Follower:
         self._stand(record.status)
         # A number that the job never had must not hide those it will have.
         self._seq = min(after, record.last_event)
+        told = self._feed.last_told(self._job_id)
+        self._is_behind = told is None or told > self._seq
         self.is_over = self._was_told_all(record)
         self._put_off_look()
 
@@ -98,7 +120,13 @@ class _Follower:
             return await self._greet()
         return await self._hear()
 
-    def wait_no_more(self) -> None:
+    def leave(self) -> None:
+        """Nobody follows any more."""
+        self._wait_no_more()
+        if self._reminder is not None:
+            self._reminder.cancel()
+
+    def _wait_no_more(self) -> None:
         """The job's places are of no interest any more."""
         if self._waits:
             self._waits = False
@@ -114,7 +142,7 @@ class _Follower:
         if status is JobStatus.QUEUED:
             self._wait()
         else:
-            self.wait_no_more()
+            self._wait_no_more()
 
     def _was_told_all(self, record: JobRecord) -> bool:
         return record.status.is_terminal and self._seq >= record.last_event
@@ -169,18 +197,19 @@ class _Follower:
         return told
 
     async def _hear(self) -> Sequence[Event]:
-        """The next live event, or a look into the store when none that lasts came for long."""
-        if self._clock() >= self._look_at:
+        """The next live events, or a look into the store when none that lasts came for long."""
+        if self._loop.time() >= self._look_at:
             return await self._look()
-        try:
-            async with asyncio.timeout_at(self._look_at):
-                event = await anext(self._live)
-        except StopAsyncIteration:
-            self.is_over = True
+        come = await self._live.take()
+        if not come:
+            self.is_over = self._live.has_ended
             return ()
-        except TimeoutError:
-            return await self._look()
-        return self._take(event)
+        told: list[Event] = []
+        for event in come:
+            told += self._take(event)
+            if self._is_behind or self.is_over:
+                break  # what comes after it is in the store by now, or is of no use any more
+        return told
 
     async def _look(self) -> Sequence[Event]:
         """Whether the feed lost an event."""
@@ -198,7 +227,18 @@ class _Follower:
         return ()
 
     def _put_off_look(self) -> None:
-        self._look_at = self._clock() + self._beat
+        self._look_at = self._loop.time() + self._beat
+        if self._reminder is None:
+            self._remind()
+
+    def _remind(self) -> None:
+        """End the wait for live events once it is time to look; a timer for each would cost more
+        than all else that is done with it."""
+        self._reminder = None
+        if self._loop.time() >= self._look_at:
+            self._live.wake()
+        else:
+            self._reminder = self._loop.call_at(self._look_at, self._remind)
 
     def _take(self, event: Event) -> Sequence[Event]:
         match event:

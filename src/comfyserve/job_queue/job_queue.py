@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
 from comfyserve.events import Event, NumberedEvent, PreviewDrawn, ProgressMade, StatusChanged
 from comfyserve.feed import LocalFeed
-from comfyserve.job_queue.follower import follow
+from comfyserve.job_queue.follower import follow, follow_together
 from comfyserve.job_queue.queue_moves import QueueMoves
+from comfyserve.job_queue.standings import Expect, Standings
 from comfyserve.jobs import (
     Attempt,
     Claim,
     JobFile,
-    JobRecord,
     JobStatus,
     Lease,
     Metadata,
+    Offer,
     Progress,
     Standing,
     Submission,
 )
 from comfyserve.store import Jobs, Page, UsedKey
 from comfyserve.workflows.graph import Graph
-
-_MOVING: Final = frozenset(JobStatus) - {JobStatus.CANCELING, JobStatus.SUCCEEDED}
-"""What a job that was queued can become, and queued itself: the places of others may move."""
-
+from comfyserve.workflows.needs import NOTHING, Needs
 
 _HEEDED: Final = (JobStatus.CANCELING, JobStatus.CANCELED, JobStatus.EXPIRED)
 """What who runs a job has to hear of it, and does not cause himself."""
@@ -42,6 +40,8 @@ class JobQueue:
     asked for it was canceled meanwhile. At most *most_waiting* jobs wait; a job may be forgotten
     *retention* seconds after its end, and is not begun any more *queue_timeout* seconds after it
     began to wait. *clock* gives seconds since the epoch; *watch* hears every event that lasts.
+    *bonus* is by how many seconds of share a job may go ahead where its model is warm. *expect*
+    says how long a job that is in that place of the queue will wait.
     Where an *owner* is given, jobs of others are not there. All raise `StoreUnavailable` where
     the database fails. `close` it before its store is closed.
     """
@@ -56,6 +56,8 @@ class JobQueue:
         queue_timeout: float | None = None,
         clock: Callable[[], float] = time.time,
         watch: Callable[[NumberedEvent], None] | None = None,
+        bonus: float = 0.0,
+        expect: Expect | None = None,
     ) -> None:
         self._jobs = jobs
         self._feed = feed
@@ -64,15 +66,17 @@ class JobQueue:
         self._queue_timeout = queue_timeout
         self._clock = clock
         self._watch = watch
+        self._bonus = bonus
+        self._standings = Standings(jobs, feed, expect)
         self._moves = QueueMoves(jobs, feed)
         self._extra_data: dict[str, Mapping[str, Any]] = {}
         self._here: set[str] = set()
         self._last_progress: dict[str, Progress] = {}
         self._heed: Callable[[StatusChanged], None] | None = None
-        self._announced: set[str] = set()
+        self._heed_work: Callable[[], None] | None = None
         self._work = asyncio.Event()
         self._work.set()  # jobs may wait since an earlier process
-        jobs.tell_to(self._told)
+        jobs.tell_to(self._told, self._stir)
 
     # For callers
 
@@ -90,11 +94,20 @@ class JobQueue:
         extra_data: Mapping[str, Any] | None = None,
         key: UsedKey | None = None,
         job_id: str | None = None,
+        needs: Needs = NOTHING,
+        model: str = "",
+        estimate: float = 1.0,
+        timeout: float | None = None,  # noqa: ASYNC109 - how long the job may run
     ) -> Standing:
         """Put a job into the queue; *key* is used up together with it.
 
-        *extra_data* is kept in memory alone, for the job's life. Raises `QueueFull`,
-        `IdempotencyKeyReused`, and `BlobNotFound` where bytes it needs are not kept.
+        Only backends that have what it *needs* get it, if possible one that has its *model*
+        loaded. It counts for *estimate* seconds of its owner's share, and may run for *timeout*
+        seconds. *extra_data* is kept in memory alone, for the job's life. Where *key* replays and
+        was used for the same, no job is made: the one of then is told, as it stands now.
+
+        Raises `QueueFull`, `IdempotencyKeyReused`, and `BlobNotFound` where bytes it needs are
+        not kept.
         """
         now = self._clock()
         job = Submission(
@@ -110,6 +123,11 @@ class JobQueue:
             priority=priority,
             queue_deadline=self._deadline(now),
             has_extra_data=bool(extra_data),
+            pool=needs.pool,
+            needs=needs,
+            model=model,
+            estimate=estimate,
+            timeout=timeout,
         )
         if extra_data:
             self._extra_data[job.id] = dict(extra_data)
@@ -118,20 +136,30 @@ class JobQueue:
                 job,
                 most_waiting=self._most_waiting,
                 key=key,
-                asked=lambda: self._announce(job.id),
+                asked=self._stir,  # who claims now gets it in the same transaction
             )
         except Exception:
             self._extra_data.pop(job.id, None)
-            self._announced.discard(job.id)
             raise
-        return _standing(record, None, place)
+        if record.id == job.id:
+            return self._standings.of(record, None, place)
+        self._extra_data.pop(job.id, None)
+        return self._standings.of(record, (await self._feed.latest(record.id)).progress, place)
+
+    async def replayed(self, key: UsedKey) -> Standing | None:
+        """How the job stands that *key* was used for; None where the key is still good.
+
+        Raises `IdempotencyKeyReused` where it was used for something else.
+        """
+        found = await self._jobs.replayed(key)
+        if found is None:
+            return None
+        record, place = found
+        return self._standings.of(record, (await self._feed.latest(record.id)).progress, place)
 
     async def get(self, job_id: str, owner: str | None = None) -> Standing:
         """How the job stands right now. Raises `NotFound`."""
-        # Asked first: the feed forgets a job that ends, and then the record has its progress.
-        latest = await self._feed.latest(job_id)
-        record, place = await self._jobs.standing(job_id, owner)
-        return _standing(record, latest.progress, place)
+        return await self._standings.get(job_id, owner)
 
     async def list(
         self,
@@ -144,7 +172,7 @@ class JobQueue:
         limit: int = 50,
     ) -> Page[Standing]:
         """The jobs that fit all that is given, newest first. Raises `InvalidCursor`."""
-        page = await self._jobs.list(
+        return await self._standings.list(
             owner,
             statuses=statuses,
             workflow=workflow,
@@ -152,13 +180,6 @@ class JobQueue:
             cursor=cursor,
             limit=limit,
         )
-        queued = [record.id for record in page.items if record.status is JobStatus.QUEUED]
-        places = await self._jobs.queue_positions(queued) if queued else {}
-        standings = [
-            _standing(record, (await self._feed.latest(record.id)).progress, places.get(record.id))
-            for record in page.items
-        ]
-        return Page(standings, page.next_cursor)
 
     async def graph(self, job_id: str, owner: str | None = None) -> Graph:
         """The graph that the job runs. Raises `NotFound`."""
@@ -192,6 +213,22 @@ class JobQueue:
         """
         return follow(self._jobs, self._feed, self._moves, job_id, after, owner, since=since)
 
+    def follow_together(
+        self,
+        job_id: str,
+        after: int = 0,
+        *,
+        owner: str | None = None,
+        since: Standing | None = None,
+    ) -> AsyncGenerator[Sequence[Event]]:
+        """Like `follow`, with all events at once that are there at the same time.
+
+        Who tells many others saves a turn for each event.
+        """
+        return follow_together(
+            self._jobs, self._feed, self._moves, job_id, after, owner, since=since
+        )
+
     def close(self) -> None:
         """The process is about to stop: every `follow` ends. Jobs can still be told about."""
         self._moves.close()
@@ -199,13 +236,20 @@ class JobQueue:
 
     # For dispatchers
 
-    async def claim(self, holder: str, backend: str, *, lease: float) -> Claim | None:
-        """Take the next job for *lease* seconds, or None where none waits."""
+    def waiting_pools(self) -> Mapping[str, Needs]:
+        """Every pool in which jobs may wait, and what they need; it changes with the queue."""
+        return self._jobs.waiting_pools
+
+    async def claim(self, holder: str, offers: Sequence[Offer], *, lease: float) -> Claim | None:
+        """Take the next job for *lease* seconds, or None where none waits for these backends.
+
+        Of all *offers* it goes to the one that suits it best.
+        """
         # Cleared before looking, so that a job that comes meanwhile is not slept through.
         self._work.clear()
         claim: Claim | None = None
         try:
-            claim = await self._jobs.claim(holder, backend, lease=lease)
+            claim = await self._jobs.claim(holder, offers, lease=lease, bonus=self._bonus)
         except BaseException:
             self._work.set()
             raise
@@ -252,12 +296,18 @@ class JobQueue:
         )
 
     async def requeue(
-        self, lease: Lease, *, counts: bool = True, note: str | None = None
+        self,
+        lease: Lease,
+        *,
+        counts: bool = True,
+        note: str | None = None,
+        needs: Needs | None = None,
     ) -> tuple[NumberedEvent, ...]:
         """Give a held job back to the queue, in its old place; one to be canceled is canceled.
 
         With *counts* false the attempt never was. One that had begun gets a new deadline to
-        begin again. Raises `LeaseLost`.
+        begin again. It waits for what it *needs*, where that is not what it was taken for. Raises
+        `LeaseLost`.
         """
         now = self._clock()
         try:
@@ -265,13 +315,12 @@ class JobQueue:
                 lease,
                 counts=counts,
                 note=note,
+                needs=needs,
                 queue_deadline=self._deadline(now),
                 expires_at=now + self._retention,
             )
         finally:
-            # One that had not begun changes no status, so no event says that it waits again.
             self._here.discard(lease.job_id)
-            self._work.set()
 
     def tell(self, event: ProgressMade | PreviewDrawn) -> None:
         """Tell something live that is not kept. What comes of a job not held here is dropped."""
@@ -295,6 +344,10 @@ class JobQueue:
     async def attempts(self, job_id: str) -> tuple[Attempt, ...]:
         """Every time the job was brought to a backend, the first one first."""
         return await self._jobs.attempts(job_id)
+
+    def heed_work(self, heed: Callable[[], None]) -> None:
+        """Have *heed* called at once whenever a job may have come to wait; see `wait_for_work`."""
+        self._heed_work = heed
 
     def heed_cancels(self, heed: Callable[[StatusChanged], None]) -> None:
         """Have *heed* hear at once of every job that is to be canceled, or was, or expired."""
@@ -325,10 +378,11 @@ class JobQueue:
     def _deadline(self, now: float) -> float | None:
         return None if self._queue_timeout is None else now + self._queue_timeout
 
-    def _announce(self, job_id: str) -> None:
-        """A job is on its way into the store: who claims now gets it in the same transaction."""
-        self._announced.add(job_id)
+    def _stir(self) -> None:
+        """Who looks for work is to look again."""
         self._work.set()
+        if self._heed_work is not None:
+            self._heed_work()
 
     def _told(self, events: tuple[NumberedEvent, ...]) -> None:
         """Tell live what was just kept; the store calls this in the order of the numbers."""
@@ -345,22 +399,8 @@ class JobQueue:
         self._moves.stir()
         if self._heed is not None and event.status in _HEEDED:
             self._heed(event)
-        if event.status is JobStatus.QUEUED and event.job_id not in self._announced:
-            self._work.set()
-        self._announced.discard(event.job_id)
         if event.is_last or event.status is JobStatus.QUEUED:
             self._here.discard(event.job_id)
         if event.is_last:
             self._extra_data.pop(event.job_id, None)
             self._feed.forget(event.job_id)
-
-
-def _standing(record: JobRecord, latest: Progress | None, place: int | None) -> Standing:
-    """A job that waits has no progress, whatever an earlier attempt made."""
-    match record.status:
-        case JobStatus.RUNNING | JobStatus.CANCELING:
-            return Standing(record, latest)
-        case JobStatus.QUEUED:
-            return Standing(record, None, place)
-        case _:
-            return Standing(record, record.progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
@@ -14,17 +15,26 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from comfyserve import __version__
 from comfyserve.host import Host
-from comfyserve.server import docs_page, guards, health, jobs, logs, metrics
+from comfyserve.server import backends, docs_page, guards, health, jobs, logs, metrics, sockets
+from comfyserve.server.keys import KeyDoor
+from comfyserve.server.links import Signer
 from comfyserve.server.metrics import Metrics
 from comfyserve.server.problems import Answered, told_http_error, told_unreadable
 from comfyserve.server.routing import Shortcut
+from comfyserve.server.sockets import Sockets
 from comfyserve.server.streams import Streams
 from comfyserve.server.v2 import assets as v2_assets
 from comfyserve.server.v2 import jobs as v2_jobs
+from comfyserve.server.workflows import call_routes
+from comfyserve.server.workflows import routes as workflow_routes
+from comfyserve.server.workflows.typed_paths import TypedPaths
 from comfyserve.settings import Settings
 
 OpenHost = Callable[[Metrics], AbstractAsyncContextManager[Host]]
 """Opens the house; what counts the events that last is given to it."""
+
+_FILES_AT_A_TIME: Final = 2
+"""Workflow files of callers that are read at once: each takes many times its size."""
 
 _ABOUT: Final = (
     "Run ComfyUI workflows over HTTP: the Comfy API v2 under `/api/v2`, and numbered events, jobs "
@@ -40,6 +50,7 @@ def create_app(open: OpenHost, settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open(counts) as host:
             app.state.host = host
+            app.state.signer = Signer(host.access.links, settings.link_lifetime)
             yield
 
     app = _Application(
@@ -61,10 +72,33 @@ def create_app(open: OpenHost, settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = counts
     app.state.streams = Streams(settings.max_streams)
-    for room in (v2_jobs, v2_assets, jobs, health, metrics, docs_page):
+    app.state.few_files = asyncio.Semaphore(_FILES_AT_A_TIME)
+    app.state.typed_paths = TypedPaths()
+    app.state.graph_rules = guards.graph_rules(settings)
+    for room in (
+        v2_jobs,
+        v2_assets,
+        workflow_routes,
+        call_routes,
+        jobs,
+        backends,
+        health,
+        metrics,
+        sockets,
+        docs_page,
+    ):
         app.include_router(room.router)
-    direct = (v2_jobs.router, v2_assets.router, jobs.router)
-    app.door = _around(Shortcut(app, app.routed, direct), settings, counts)
+    direct = (
+        v2_jobs.router,
+        v2_assets.router,
+        workflow_routes.router,
+        call_routes.router,
+        jobs.router,
+        backends.router,
+    )
+    asked = KeyDoor(Shortcut(app, app.routed, direct), lambda: app.state.host.access, settings)
+    app.state.sockets, app.state.key_door = Sockets(settings.max_streams), asked
+    app.door = _around(asked, settings, counts)
     return app
 
 
@@ -92,8 +126,16 @@ class _Application(FastAPI):
             # Here and not above, so that a server begins without having made them.
             from comfyserve.server import models
 
-            document["components"] = {"schemas": models.schemas()}
+            document["components"] = {"schemas": models.schemas(), "securitySchemes": _KEYS}
+            # Without keys nobody is asked for one.
+            document["security"] = [{name: []} for name in _KEYS] + [{}]
         return document
+
+
+_KEYS: Final = {
+    "bearerAuth": {"type": "http", "scheme": "bearer", "description": "A key, `cs_...`."},
+    "keyAuth": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
 
 
 def _around(app: ASGIApp, settings: Settings, counts: Metrics) -> ASGIApp:

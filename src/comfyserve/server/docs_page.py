@@ -11,6 +11,9 @@ from starlette.responses import FileResponse, Response
 from comfyserve.refusals import NotFound
 from comfyserve.server.documents import encoded
 from comfyserve.server.guards import base_url
+from comfyserve.server.requests import caller_of, host_of
+from comfyserve.server.workflows.offered import read_catalog
+from comfyserve.server.workflows.typed_paths import TypedPaths
 
 CONTENT_SECURITY: Final = "; ".join(
     [
@@ -59,8 +62,17 @@ async def docs_part(part: str) -> Response:
 
 @router.get("/openapi.json")
 async def openapi(request: Request) -> Response:
-    """The description, with the address that its reader knows the server by."""
-    document = {**request.app.openapi(), "servers": [{"url": base_url(request)}]}
-    return Response(
-        encoded(document), headers={"Cache-Control": "no-cache"}, media_type="application/json"
-    )
+    """The description, with the address that its reader knows the server by, and a path for each
+    workflow that he may run."""
+    paths: TypedPaths = request.app.state.typed_paths
+    catalog, caller = await read_catalog(host_of(request)), caller_of(request)
+    revision = await paths.describe(catalog)
+    names = [entry.name for entry in catalog.entries() if caller.may_run(entry.name)]
+    base = base_url(request)
+
+    def told() -> bytes:
+        document = paths.added_to(request.app.openapi(), names)
+        return encoded({**document, "servers": [{"url": base}]})
+
+    content = await paths.kept((revision, base, *names), told)
+    return Response(content, headers={"Cache-Control": "no-cache"}, media_type="application/json")

@@ -9,6 +9,7 @@ import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from math import inf
 from typing import Any, Final
 
 from fastapi import Response
@@ -83,8 +84,9 @@ def job_document(standing: Standing, links: Links) -> Document:
 
 
 def output_document(output: Output, job_id: str, expires_at: float, links: Links) -> Document:
-    """An output of a job; its address holds as long as its job is kept."""
+    """An output of a job, which is kept as long as its job; its address may end to hold before."""
     asset_id = output.id or ""
+    url, url_expires_at = links.content(asset_id, expires_at)
     return {
         "node_id": output.node_id,
         "name": output.name,
@@ -93,8 +95,8 @@ def output_document(output: Output, job_id: str, expires_at: float, links: Links
         "size_bytes": output.size_bytes,
         "id": asset_id,
         "hash": output.hash,
-        "url": links.content(asset_id),
-        "url_expires_at": moment(expires_at),
+        "url": url,
+        "url_expires_at": moment(url_expires_at),
         "job_id": job_id,
         "key": output.key,
         "subfolder": output.subfolder,
@@ -105,7 +107,8 @@ def output_document(output: Output, job_id: str, expires_at: float, links: Links
 
 def asset_document(asset: Asset, links: Links, created_new: bool | None = None) -> Document:
     """An asset; *created_new* tells where one was made whether its bytes were new."""
-    expires_at = _moment_or_none(asset.expires_at)
+    latest = inf if asset.expires_at is None else asset.expires_at
+    url, url_expires_at = links.content(asset.id, latest)
     document: Document = {
         "id": asset.id,
         "hash": asset.hash,
@@ -113,9 +116,9 @@ def asset_document(asset: Asset, links: Links, created_new: bool | None = None) 
         "content_type": asset.content_type,
         "file_path": asset.file_path,
         "created_at": moment(asset.created_at),
-        "url": links.content(asset.id),
-        "url_expires_at": expires_at or _LAST_TIME,
-        "expires_at": expires_at,
+        "url": url,
+        "url_expires_at": moment(url_expires_at),
+        "expires_at": _moment_or_none(asset.expires_at),
         "tags": list(asset.tags),
     }
     if asset.job_id is not None:

@@ -19,6 +19,7 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from comfyserve.access import GraphRules, has_keys
 from comfyserve.denials import (
     AddressUnsafe,
     Forbidden,
@@ -30,8 +31,15 @@ from comfyserve.server.problems import Answered
 from comfyserve.settings import Settings
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-HEADERS: Final = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID")
-EXPOSED: Final = ("Retry-After", "Content-Range", "Accept-Ranges", "X-Comfy-Request-Id")
+HEADERS: Final = (
+    *("Authorization", "X-API-Key"),
+    *("Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer"),
+)
+EXPOSED: Final = (
+    *("Retry-After", "WWW-Authenticate"),
+    *("Content-Range", "Accept-Ranges", "X-Comfy-Request-Id"),
+    *("Location", "Idempotent-Replay", "Preference-Applied"),
+)
 MAX_AGE: Final = 600
 
 _OWN_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -52,10 +60,22 @@ _MOST_USUAL: Final = 64
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def refuse_unsafe(settings: Settings) -> None:
+async def refuse_unsafe(settings: Settings) -> None:
     """Raise `AddressUnsafe` where others would reach a server that asks nobody for a key."""
-    if not settings.insecure and not is_loopback(settings.host):
+    if not may_be_keyless(settings) and not await has_keys(settings.data):
         raise AddressUnsafe(settings.host)
+
+
+def may_be_keyless(settings: Settings) -> bool:
+    """Whether to answer though nothing asks for a key: for this machine alone, or as it is
+    meant."""
+    return settings.insecure or is_loopback(settings.host)
+
+
+def graph_rules(settings: Settings) -> GraphRules:
+    """Whose graphs the server runs. Where only this machine reaches it, those of all."""
+    is_open = settings.open_graphs or is_loopback(settings.host)
+    return GraphRules(is_open, settings.allow_nodes, settings.deny_nodes)
 
 
 def is_loopback(host: str) -> bool:

@@ -5,8 +5,14 @@ from __future__ import annotations
 from fastapi import Request, Response
 
 from comfyserve.server import operations, streams
-from comfyserve.server.documents import answer
-from comfyserve.server.requests import host_of, links_of, owner_of, refuse_unknown
+from comfyserve.server.requests import (
+    caller_of,
+    graph_rules_of,
+    host_of,
+    links_of,
+    owner_of,
+    refuse_unknown,
+)
 from comfyserve.server.routing import direct_router
 
 router = direct_router("/api")
@@ -31,7 +37,8 @@ async def follow_job(request: Request) -> Response:
 @router.get("/object_info", **operations.OBJECT_INFO)
 async def object_info(request: Request) -> Response:
     """The nodes that the backends have."""
+    graph_rules_of(request).require_sight(caller_of(request))
     host = host_of(request)
     if "no-cache" in request.headers.get("Cache-Control", ""):
         await host.fleet.refresh()
-    return answer(await host.object_info())
+    return Response(await host.object_info(), media_type="application/json")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
@@ -70,7 +71,19 @@ def answered(scope: Scope, status: int, seconds: float) -> None:
     if log.isEnabledFor(logging.DEBUG):
         facts: dict[str, object] = {"status": status, "seconds": round(seconds, 4)}
         facts["request_id"] = scope.get("state", {}).get("request_id")
-        log.debug("%s %s", scope["method"], scope["path"][:200], extra=facts)
+        log.debug("%s %s", scope["method"], path_of(scope), extra=facts)
+
+
+def path_of(scope: Scope) -> str:
+    """What was asked for, without the key that somebody put there though it belongs in a header.
+
+    >>> path_of({"path": "/api/v2/jobs/cs_qamj43b4ynaechqozddnuf5gh6d33ilsk6hcun7l"})
+    '/api/v2/jobs/cs_...'
+    """
+    return _KEY.sub("cs_...", scope["path"][:200])
+
+
+_KEY: Final = re.compile(r"cs_[a-z2-7]+")
 
 
 class TextLines(logging.Formatter):

@@ -30,6 +30,8 @@ from comfyserve.events import NumberedEvent, OutputSaved, StatusChanged
 from comfyserve.fleet import Fleet
 from comfyserve.host import Host
 from comfyserve.jobs import JobStatus
+from comfyserve.server.requests import caller_of
+from comfyserve.server.sockets import Sockets
 from comfyserve.server.streams import Streams
 
 SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
@@ -112,13 +114,13 @@ class Metrics:
         if (since := self._waiting_since.pop(job_id, None)) is not None:
             self._queue_seconds.observe(self._clock() - since)
 
-    async def text(self, host: Host, streams: Streams) -> bytes:
+    async def text(self, host: Host, streams: Streams, sockets: Sockets) -> bytes:
         """All counts as Prometheus reads them."""
         try:
             self._waiting.set(await host.job_queue.waiting())
         except ComfyServeError:
             self._waiting.set(float("nan"))
-        now = _Now(len(self._running), host.fleet, streams)
+        now = _Now(len(self._running), host.fleet, streams, sockets)
         self.registry.register(now)
         try:
             return generate_latest(self.registry)
@@ -129,10 +131,11 @@ class Metrics:
 class _Now(Collector):
     """What is counted only when somebody asks."""
 
-    def __init__(self, running: int, fleet: Fleet, streams: Streams) -> None:
+    def __init__(self, running: int, fleet: Fleet, streams: Streams, sockets: Sockets) -> None:
         self._running = running
         self._fleet = fleet
         self._streams = streams
+        self._sockets = sockets
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -143,6 +146,7 @@ class _Now(Collector):
         yield _gauge("backends", "Backends that are set up.", len(self._fleet.members))
         yield _gauge("backends_up", "Backends that answer.", up)
         yield _gauge("streams_open", "Event streams that are open.", self._streams.open)
+        yield _gauge("sockets_open", "WebSockets that are open.", self._sockets.open)
 
 
 def route_of(scope: Scope) -> str:
@@ -154,8 +158,9 @@ def route_of(scope: Scope) -> str:
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
     """All counts, for Prometheus."""
+    caller_of(request).require_admin()
     state = request.app.state
-    text = await state.metrics.text(state.host, state.streams)
+    text = await state.metrics.text(state.host, state.streams, state.sockets)
     return Response(text, headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE_LATEST)
 
 

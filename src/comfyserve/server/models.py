@@ -12,11 +12,22 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
+from comfyserve.server.workflows.call_models import CallToValidate, CallValidity, WorkflowCall
+from comfyserve.server.workflows.models import (
+    InspectedWorkflow,
+    Workflow,
+    WorkflowForm,
+    WorkflowList,
+)
+
 
 def schemas() -> dict[str, Any]:
     """The JSON schema of each shape, by name, as an OpenAPI document holds them."""
     shapes: list[type[BaseModel]] = [Asset, Job, JobPage, JobWorkflow, ErrorEnvelope]
     shapes += [NewJob, HashReference, UploadForm]
+    shapes += [Backend, BackendList, NewBackend, RemovedBackend]
+    shapes += [WorkflowList, Workflow, InspectedWorkflow, WorkflowForm]
+    shapes += [WorkflowCall, CallToValidate, CallValidity]
     _, together = models_json_schema(
         [(shape, "validation") for shape in shapes], ref_template="#/components/schemas/{model}"
     )
@@ -160,6 +171,48 @@ class ErrorEnvelope(BaseModel):
     error: ErrorBody
 
 
+class Device(BaseModel):
+    """What a backend computes on."""
+
+    name: str
+    type: str = Field(examples=["cuda"])
+    memory_bytes: int | None
+
+
+class Backend(BaseModel):
+    """A ComfyUI that jobs are run on."""
+
+    id: str
+    url: str = Field(description="Its address, without what opens its door.")
+    state: Literal["up", "draining", "down"]
+    answers: bool = Field(description="Whether it answers; one that drains may or may not.")
+    reason: str | None = Field(description="Why it is down.")
+    since: datetime = Field(description="When its state changed last.")
+    running: int | None = Field(description="Jobs that run there, whoever sent them.")
+    waiting: int | None = Field(description="Jobs that wait in its own queue.")
+    nodes: int | None = Field(description="How many kinds of nodes it has; null if not known.")
+    version: str | None
+    devices: list[Device]
+    origin: Literal["settings", "added"]
+    kept: bool = Field(description="Whether it is there after the next start.")
+    message: str | None
+
+
+class BackendList(BaseModel):
+    """All backends."""
+
+    backends: list[Backend]
+
+
+class RemovedBackend(BaseModel):
+    """A backend that is gone."""
+
+    id: str
+    url: str
+    comes_back: bool = Field(description="It stands in the settings.")
+    message: str | None
+
+
 class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -184,6 +237,15 @@ class NewJob(_Closed):
         description="A UUID of the caller's own, by which he finds the job if the answer is lost.",
         json_schema_extra={"format": "uuid"},
     )
+
+
+class NewBackend(_Closed):
+    """A ComfyUI to run jobs on, and what opens its door; the latter is never stored."""
+
+    url: str = Field(examples=["http://gpu2:8188"])
+    headers: dict[str, str] | None = None
+    token: str | None = Field(None, description="Sent as `Authorization: Bearer`.")
+    verify_tls: bool = True
 
 
 class HashReference(_Closed):

@@ -15,14 +15,17 @@ Operation = dict[str, Any]
 """The arguments of a route's declaration."""
 
 _ERRORS: Final[Mapping[int, str]] = {
-    403: "`forbidden` or `forbidden_origin`: not taken from where it comes.",
+    401: "`unauthorized`: the server has keys, and this request has none that is good.",
+    403: "`forbidden` or `forbidden_origin`: the key does not allow it, or it is not taken from "
+    "where it comes.",
+    429: "`rate_limited`: the key was used as often as it may be.",
     404: "`not_found`.",
     413: "`payload_too_large`.",
     500: "`upstream_error`: something unexpected; the server's log tells it by the request id.",
     503: "`store_unavailable`: the server's data cannot be used just now.",
     507: "`disk_cap_reached` or `store_unavailable`: no room for more bytes.",
 }
-_EVERYWHERE: Final = (403, 500, 503)
+_EVERYWHERE: Final = (401, 403, 429, 500, 503)
 
 _ID: Final = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
 _HASH: Final = {
@@ -49,30 +52,35 @@ _RETRY_AFTER: Final = {
 }
 
 
-def _query(name: str, schema: Mapping[str, Any], description: str) -> dict[str, Any]:
+def query(name: str, schema: Mapping[str, Any], description: str) -> dict[str, Any]:
+    """A parameter in the query."""
     return {"name": name, "in": "query", "schema": schema, "description": description}
 
 
-def _told(description: str, model: str = "ErrorEnvelope") -> dict[str, Any]:
-    return {"description": description, "content": _content("application/json", model)}
+def told(description: str, model: str = "ErrorEnvelope") -> dict[str, Any]:
+    """An answer with a JSON body of the shape *model*."""
+    return {"description": description, "content": content("application/json", model)}
 
 
-def _content(media_type: str, model: str) -> dict[str, Any]:
+def content(media_type: str, model: str) -> dict[str, Any]:
+    """A body of one media type and the shape *model*."""
     return {media_type: {"schema": {"$ref": f"#/components/schemas/{model}"}}}
 
 
-def _busy(description: str) -> dict[str, Any]:
-    return {**_told(description), "headers": _RETRY_AFTER}
+def busy(description: str) -> dict[str, Any]:
+    """A refusal that says when to come again."""
+    return {**told(description), "headers": _RETRY_AFTER}
 
 
-def _bytes(description: str, media_type: str) -> dict[str, Any]:
+def octets(description: str, media_type: str) -> dict[str, Any]:
+    """An answer whose body is bytes."""
     return {
         "description": description,
         "content": {media_type: {"schema": {"type": "string", "format": "binary"}}},
     }
 
 
-def _operation(
+def operation(
     id: str,
     tag: str,
     responses: Mapping[int, Mapping[str, Any]],
@@ -81,33 +89,39 @@ def _operation(
     body: tuple[str, str] | None = None,
     **others: Any,
 ) -> Operation:
+    """A route's declaration: its name and group, its answers, the usual *errors* besides.
+
+    *body* is a media type and the shape of what is sent.
+    """
     extra: dict[str, Any] = {"parameters": list(parameters)}
     if body is not None:
-        extra["requestBody"] = {"required": True, "content": _content(*body)}
-    told = {code: _told(_ERRORS[code]) for code in (*errors, *_EVERYWHERE)}
+        extra["requestBody"] = {"required": True, "content": content(*body)}
+    refusals = {
+        code: (busy if code == 429 else told)(_ERRORS[code]) for code in (*errors, *_EVERYWHERE)
+    }
     status, *_ = responses
     return {
         "operation_id": id,
         "tags": [tag],
         "status_code": status,
         "response_class": Response,
-        "responses": {**told, **responses},
+        "responses": {**refusals, **responses},
         "openapi_extra": extra,
         **others,
     }
 
 
-POST_JOBS: Final = _operation(
+POST_JOBS: Final = operation(
     "postJobs",
     "jobs",
     {
-        201: _told("Job created and queued.", "Job"),
-        422: _told(
+        201: told("Job created and queued.", "Job"),
+        422: told(
             "`invalid_workflow` (with `details.node_errors`), `workflow_format_ui`, "
             "`missing_asset` (with `details.missing_ids`), `idempotency_key_reuse`, "
             "`metadata_invalid` or `invalid_request`."
         ),
-        429: _busy("`queue_full`."),
+        429: busy("`queue_full`, `too_many_jobs` or `rate_limited`."),
     },
     413,
     507,
@@ -115,19 +129,19 @@ POST_JOBS: Final = _operation(
     body=("application/json", "NewJob"),
 )
 
-LIST_JOBS: Final = _operation(
+LIST_JOBS: Final = operation(
     "listJobs",
     "jobs",
     {
-        200: _told("A page of jobs.", "JobPage"),
-        422: _told("`invalid_request`, `invalid_cursor` or `invalid_metadata_filter`."),
+        200: told("A page of jobs.", "JobPage"),
+        422: told("`invalid_request`, `invalid_cursor` or `invalid_metadata_filter`."),
     },
     parameters=(
-        _query("status", {"type": "string"}, "Statuses, separated by commas."),
-        _query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 50}, ""),
-        _query("cursor", {"type": "string"}, "`next_cursor` of the page before."),
-        _query("workflow", {"type": "string"}, "The name of a workflow."),
-        _query(
+        query("status", {"type": "string"}, "Statuses, separated by commas."),
+        query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 50}, ""),
+        query("cursor", {"type": "string"}, "`next_cursor` of the page before."),
+        query("workflow", {"type": "string"}, "The name of a workflow."),
+        query(
             "metadata",
             {"type": "object", "maxProperties": 3, "additionalProperties": {"type": "string"}},
             "Labels that the jobs have, as `metadata[key]=value`.",
@@ -136,49 +150,47 @@ LIST_JOBS: Final = _operation(
     ),
 )
 
-GET_JOB: Final = _operation(
-    "getJob", "jobs", {200: _told("The job.", "Job")}, 404, parameters=(_ID,)
-)
+GET_JOB: Final = operation("getJob", "jobs", {200: told("The job.", "Job")}, 404, parameters=(_ID,))
 
-GET_JOB_WORKFLOW: Final = _operation(
+GET_JOB_WORKFLOW: Final = operation(
     "getJobWorkflow",
     "jobs",
-    {200: _told("The graph that the job runs.", "JobWorkflow")},
+    {200: told("The graph that the job runs.", "JobWorkflow")},
     404,
     parameters=(_ID,),
 )
 
-GET_JOB_EVENTS: Final = _operation(
+GET_JOB_EVENTS: Final = operation(
     "getJobEvents",
     "jobs",
     {
-        200: _bytes(
+        200: octets(
             "Frames of `event:` and `data:`: `status`, `progress`, `preview`, `output`. How the "
             "job stands comes first, every `output` before the terminal `status`, which is last.",
             "text/event-stream",
         ),
-        429: _busy("`too_many_streams`."),
+        429: busy("`too_many_streams` or `rate_limited`."),
     },
     404,
     parameters=(_ID,),
 )
 
-CANCEL_JOB: Final = _operation(
+CANCEL_JOB: Final = operation(
     "cancelJob",
     "jobs",
-    {200: _told("How the job stands now.", "Job")},
+    {200: told("How the job stands now.", "Job")},
     404,
     parameters=(_ID,),
 )
 
-POST_ASSETS: Final = _operation(
+POST_ASSETS: Final = operation(
     "postAssets",
     "assets",
     {
-        201: _told("The bytes were new; asset minted.", "Asset"),
-        200: _told("The bytes were there; asset minted over them.", "Asset"),
-        409: _told("`hash_mismatch`."),
-        422: _told("`idempotency_key_reuse` or `invalid_request`."),
+        201: told("The bytes were new; asset minted.", "Asset"),
+        200: told("The bytes were there; asset minted over them.", "Asset"),
+        409: told("`hash_mismatch`."),
+        422: told("`idempotency_key_reuse` or `invalid_request`."),
     },
     413,
     507,
@@ -186,20 +198,20 @@ POST_ASSETS: Final = _operation(
     body=("multipart/form-data", "UploadForm"),
 )
 
-ASSET_FROM_HASH: Final = _operation(
+ASSET_FROM_HASH: Final = operation(
     "assetFromHash",
     "assets",
     {
-        201: _told("Asset minted over the bytes.", "Asset"),
-        200: _told("The same reference was there; it is given again.", "Asset"),
-        404: _told("`blob_not_found`: no bytes that the caller may mint from."),
-        422: _told("`invalid_request`."),
+        201: told("Asset minted over the bytes.", "Asset"),
+        200: told("The same reference was there; it is given again.", "Asset"),
+        404: told("`blob_not_found`: no bytes that the caller may mint from."),
+        422: told("`invalid_request`."),
     },
     413,
     body=("application/json", "HashReference"),
 )
 
-HEAD_ASSET_BY_HASH: Final = _operation(
+HEAD_ASSET_BY_HASH: Final = operation(
     "headAssetByHash",
     "assets",
     {
@@ -209,56 +221,56 @@ HEAD_ASSET_BY_HASH: Final = _operation(
     parameters=(_HASH,),
 )
 
-GET_ASSET: Final = _operation(
-    "getAsset", "assets", {200: _told("The asset.", "Asset")}, 404, parameters=(_ID,)
+GET_ASSET: Final = operation(
+    "getAsset", "assets", {200: told("The asset.", "Asset")}, 404, parameters=(_ID,)
 )
 
-DELETE_ASSET: Final = _operation(
+DELETE_ASSET: Final = operation(
     "deleteAsset",
     "assets",
     {
         204: {"description": "Record deleted."},
-        409: _told("`asset_in_use`: a job that is not over needs it."),
+        409: told("`asset_in_use`: a job that is not over needs it."),
     },
     404,
     parameters=(_ID,),
 )
 
-GET_ASSET_CONTENT: Final = _operation(
+GET_ASSET_CONTENT: Final = operation(
     "getAssetContent",
     "assets",
     {
-        200: _bytes("All bytes.", "*/*"),
-        206: _bytes("The bytes of the range.", "*/*"),
+        200: octets("All bytes.", "*/*"),
+        206: octets("The bytes of the range.", "*/*"),
         304: {"description": "The caller has them (`If-None-Match`)."},
-        404: _told("`not_found`, or `output_unavailable` where the bytes are gone for good."),
-        416: _told("`range_not_satisfiable`; `Content-Range` tells the size."),
+        404: told("`not_found`, or `output_unavailable` where the bytes are gone for good."),
+        416: told("`range_not_satisfiable`; `Content-Range` tells the size."),
     },
     parameters=(_ID, _RANGE),
 )
 
-DELETE_JOB: Final = _operation(
+DELETE_JOB: Final = operation(
     "deleteJob",
     "jobs",
     {
         204: {"description": "The job, its events and its outputs are forgotten."},
-        409: _told("`job_unfinished`: cancel it first."),
+        409: told("`job_unfinished`: cancel it first."),
     },
     404,
     parameters=(_ID,),
 )
 
-FOLLOW_JOB: Final = _operation(
+FOLLOW_JOB: Final = operation(
     "followJob",
     "jobs",
     {
-        200: _bytes(
+        200: octets(
             "Frames as on the v2 stream, and `log`; those that last have an `id` to resume after.",
             "text/event-stream",
         ),
         204: {"description": "The job is over and was told to its end."},
-        422: _told("`invalid_request`: no number of an event."),
-        429: _busy("`too_many_streams`."),
+        422: told("`invalid_request`: no number of an event."),
+        429: busy("`too_many_streams` or `rate_limited`."),
     },
     404,
     parameters=(
@@ -269,11 +281,11 @@ FOLLOW_JOB: Final = _operation(
             "schema": {"type": "integer", "minimum": 0},
             "description": "Tell only what came after this event.",
         },
-        _query("after", {"type": "integer", "minimum": 0}, "The same, in the address."),
+        query("after", {"type": "integer", "minimum": 0}, "The same, in the address."),
     ),
 )
 
-OBJECT_INFO: Final = _operation(
+OBJECT_INFO: Final = operation(
     "getObjectInfo",
     "backends",
     {
@@ -281,6 +293,68 @@ OBJECT_INFO: Final = _operation(
             "description": "The backends' nodes by class, as ComfyUI describes them.",
             "content": {"application/json": {"schema": {"type": "object"}}},
         },
-        502: _told("`upstream_error`."),
+        502: told("`upstream_error`."),
     },
+)
+
+_BACKEND: Final = told("The backend.", "Backend")
+_NO_BACKEND: Final = told("`backend_not_found`.")
+_FOR_ADMINS: Final = told("`forbidden`: only an admin key manages backends; or `forbidden_origin`.")
+
+LIST_BACKENDS: Final = operation(
+    "listBackends",
+    "backends",
+    {
+        200: told("All backends.", "BackendList"),
+        403: _FOR_ADMINS,
+        422: told("`invalid_request`."),
+    },
+)
+
+ADD_BACKEND: Final = operation(
+    "addBackend",
+    "backends",
+    {
+        201: told("The backend, as it was found; it may be down.", "Backend"),
+        403: _FOR_ADMINS,
+        409: told("`backend_exists`."),
+        422: told("`invalid_request`, `invalid_address`, or with `check` `backend_not_added`."),
+    },
+    413,
+    parameters=(
+        query("check", {"type": "boolean"}, "Add it only if a ComfyUI answers there now."),
+    ),
+    body=("application/json", "NewBackend"),
+)
+
+GET_BACKEND: Final = operation(
+    "getBackend",
+    "backends",
+    {200: _BACKEND, 403: _FOR_ADMINS, 404: _NO_BACKEND},
+    parameters=(_ID,),
+)
+
+REMOVE_BACKEND: Final = operation(
+    "removeBackend",
+    "backends",
+    {
+        200: told("It is gone; its jobs are back in the queue.", "RemovedBackend"),
+        403: _FOR_ADMINS,
+        404: _NO_BACKEND,
+    },
+    parameters=(_ID,),
+)
+
+DRAIN_BACKEND: Final = operation(
+    "drainBackend",
+    "backends",
+    {200: _BACKEND, 403: _FOR_ADMINS, 404: _NO_BACKEND},
+    parameters=(_ID,),
+)
+
+RESUME_BACKEND: Final = operation(
+    "resumeBackend",
+    "backends",
+    {200: _BACKEND, 403: _FOR_ADMINS, 404: _NO_BACKEND},
+    parameters=(_ID,),
 )

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from comfyserve import denials, errors, refusals
 from comfyserve.errors import ComfyServeError
+from comfyserve.server.logs import path_of
 
 Found = TypeVar("Found")
 
@@ -34,9 +35,19 @@ STATUSES: Final[Mapping[type[ComfyServeError], int]] = {
     denials.GraphRefused: 422,
     denials.PayloadTooLarge: 413,
     denials.TooManyStreams: 429,
+    denials.RateLimited: 429,
+    denials.TooManyJobs: 429,
+    denials.Unauthorized: 401,
+    denials.KeyNameTaken: 409,
+    denials.KeyNotFound: 404,
     denials.Forbidden: 403,
+    denials.BackendNotFound: 404,
+    denials.BackendAlreadyThere: 409,
+    denials.BackendNotAdded: 422,
+    denials.ServerStarting: 503,
     denials.ServerStopping: 503,
     errors.GraphInvalid: 422,
+    errors.InvalidAddress: 422,
     errors.InvalidInputs: 422,
     errors.WorkflowUnreadable: 422,
     errors.GraphRejected: 422,
@@ -54,12 +65,17 @@ STATUSES: Final[Mapping[type[ComfyServeError], int]] = {
     refusals.MissingAsset: 422,
     refusals.StoreUnavailable: 503,
     refusals.DiskCapReached: 507,
+    refusals.WorkflowNotFound: 404,
+    refusals.WorkflowBroken: 409,
+    refusals.WorkflowNameRefused: 409,
 }
 """The status of each error; an error that is not here has that of its nearest ancestor, and one
 without any is a 500."""
 
 _RETRY_AFTER: Final[Mapping[type[ComfyServeError], int]] = {
     denials.TooManyStreams: 5,
+    denials.TooManyJobs: 2,
+    denials.ServerStarting: 1,
     denials.ServerStopping: 2,
     errors.BackendUnreachable: 5,
     refusals.QueueFull: 2,
@@ -85,16 +101,37 @@ UPSTREAM_ERROR: Final = "Something went wrong in the server. Its log says what, 
 
 def told(error: ComfyServeError) -> Response:
     """The answer to a request that ended with this error."""
-    status = _of_its_kind(STATUSES, error)
-    if status is None:
-        return problem(500, "upstream_error", UPSTREAM_ERROR)
-    retry_after = _of_its_kind(_RETRY_AFTER, error)
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    return problem(status_of(error), *words_of(error), _headers(error))
+
+
+def status_of(error: Exception) -> int:
+    """The status of an answer that tells this error."""
+    return _of_its_kind(STATUSES, error) or 500
+
+
+def words_of(error: Exception) -> tuple[str, str, Mapping[str, Any] | None]:
+    """The code, the sentence and the details of an error as callers are told it."""
+    if not isinstance(error, ComfyServeError) or _of_its_kind(STATUSES, error) is None:
+        return "upstream_error", UPSTREAM_ERROR, None
     if isinstance(error, errors.GraphRejected):
-        return problem(status, error.code, error.reason, error.details, headers)
+        return error.code, error.reason, error.details
     if generic := _of_its_kind(_GENERIC, error):
-        return problem(status, *generic, headers=headers)
-    return problem(status, error.code, str(error), error.details, headers)
+        return *generic, None
+    return error.code, str(error), error.details
+
+
+def _headers(error: ComfyServeError) -> dict[str, str]:
+    """What an answer says beside the error: when to come again, how to say who asks."""
+    if isinstance(error, denials.Unauthorized):
+        return {"WWW-Authenticate": "Bearer"}
+    retry_after = retry_after_of(error)
+    return {} if retry_after is None else {"Retry-After": str(retry_after)}
+
+
+def retry_after_of(error: Exception) -> int | None:
+    """In how many seconds what was refused may be asked for again; None where nobody knows."""
+    own = error.retry_after if isinstance(error, denials.RateLimited) else None
+    return own or _of_its_kind(_RETRY_AFTER, error)
 
 
 def problem(
@@ -205,7 +242,7 @@ def _log(scope: Scope, error: Exception) -> None:
     _LOG.error(
         "%s %s failed: %s",
         scope["method"],
-        scope["path"],
+        path_of(scope),
         error if status is not None else type(error).__name__,
         exc_info=None if status is not None else error,
         extra={"request_id": scope.get("state", {}).get("request_id")},

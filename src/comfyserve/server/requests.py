@@ -10,8 +10,8 @@ from typing import Any, Final, NoReturn
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from comfyserve.access import Caller
-from comfyserve.denials import InvalidRequest, PayloadTooLarge
+from comfyserve.access import Caller, GraphRules
+from comfyserve.denials import InvalidRequest, PayloadTooLarge, Unauthorized
 from comfyserve.errors import did_you_mean
 from comfyserve.host import Host
 from comfyserve.server import guards
@@ -21,7 +21,6 @@ from comfyserve.workflows.graph import MAX_DEPTH, shown
 
 KEY_HEADER: Final = "Idempotency-Key"
 _LONGEST_KEY: Final = 255
-_NOBODY: Final = Caller()
 
 
 def host_of(request: Request) -> Host:
@@ -37,19 +36,36 @@ def settings_of(request: Request) -> Settings:
 
 
 def links_of(request: Request) -> Links:
-    """The addresses of this server as the caller knows it."""
-    return Links.of(guards.base_url(request))
+    """The addresses of this server as the caller knows it, signed where keys are asked for."""
+    is_keyless = caller_of(request).key is None
+    return Links.of(guards.base_url(request), None if is_keyless else request.app.state.signer)
 
 
 def caller_of(request: Request) -> Caller:
-    """Who asks, as the door found out. Without keys everybody is the same, nameless caller."""
-    caller: Caller = request.scope["state"].get("caller", _NOBODY)
+    """Who asks, as the door found out. Without keys everybody is the same, nameless caller.
+
+    Raises `Unauthorized` where the door asked nobody, so that nothing opens by mistake.
+    """
+    caller: Caller | None = request.scope["state"].get("caller")
+    if caller is None:
+        raise Unauthorized("This takes a key of its own.")
     return caller
+
+
+def graph_rules_of(request: Request) -> GraphRules:
+    """Whose graphs the server runs."""
+    rules: GraphRules = request.app.state.graph_rules
+    return rules
 
 
 def owner_of(request: Request) -> str:
     """Whose jobs and assets the request is about."""
     return caller_of(request).owner
+
+
+def content_owner_of(request: Request) -> str | None:
+    """Whose assets' bytes the request opens; None where a signed link opens just these."""
+    return None if request.scope["state"].get("is_signed") else owner_of(request)
 
 
 def idempotency_key_of(request: Request) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from typing import Final
 
@@ -19,7 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 from comfyserve.denials import InvalidRequest, TooManyStreams
 from comfyserve.errors import ComfyServeError
 from comfyserve.events import Event, Noted, OutputSaved, PreviewDrawn, ProgressMade, StatusChanged
-from comfyserve.jobs import JobRecord, Standing
+from comfyserve.jobs import JobRecord, JobStatus, Standing
 from comfyserve.refusals import ListenerTooSlow
 from comfyserve.server.frames import Frames
 from comfyserve.server.links import Links
@@ -83,7 +83,7 @@ async def v2_events(request: Request, job_id: str, *, owner: str, links: Links) 
     line = Line(streams.frames, links, standing.record, numbered=False, pause=V2_PAUSE)
     if standing.record.status.is_terminal:
         return EventStream(streams, line, owner, before=_all_of(standing))
-    live = queue.follow(job_id, standing.record.last_event, owner=owner, since=standing)
+    live = queue.follow_together(job_id, standing.record.last_event, owner=owner, since=standing)
     return EventStream(streams, line, owner, before=_so_far(standing), live=live)
 
 
@@ -98,15 +98,20 @@ async def our_events(request: Request, job_id: str, *, owner: str, links: Links)
     after = _after(request)
     standing = await queue.get(job_id, owner)
     record = standing.record
+    refuse_future(record, after)
+    if record.status.is_terminal and after == record.last_event:
+        return Response(status_code=204)
+    line = Line(streams.frames, links, record, numbered=True, pause=0)
+    live = queue.follow_together(job_id, after, owner=owner, since=standing)
+    return EventStream(streams, line, owner, live=live)
+
+
+def refuse_future(record: JobRecord, after: int) -> None:
+    """Raise `InvalidRequest` where the job never had an event of this number."""
     if after > record.last_event:
         raise InvalidRequest(
             f"The job has {record.last_event} events so far, so none can follow number {after}."
         )
-    if record.status.is_terminal and after == record.last_event:
-        return Response(status_code=204)
-    line = Line(streams.frames, links, record, numbered=True, pause=0)
-    live = queue.follow(job_id, after, owner=owner, since=standing)
-    return EventStream(streams, line, owner, live=live)
 
 
 def _after(request: Request) -> int:
@@ -158,7 +163,7 @@ class EventStream(Response):
         owner: str,
         *,
         before: tuple[Event, ...] = (),
-        live: AsyncGenerator[Event] | None = None,
+        live: AsyncGenerator[Sequence[Event]] | None = None,
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -214,12 +219,14 @@ class EventStream(Response):
             async with aclosing(self._live) as live:
                 await self._tell_live(live)
         await self._line.end()
+        # Others are told of the same end in this very turn: what is left to do here can wait.
+        await asyncio.sleep(0)
 
-    async def _tell_live(self, live: AsyncGenerator[Event]) -> None:
+    async def _tell_live(self, live: AsyncGenerator[Sequence[Event]]) -> None:
         try:
-            async for event in live:
-                await self._line.tell(event)
-                if event.is_last:
+            async for events in live:
+                await self._line.tell(events)
+                if events[-1].is_last:
                     return
         except ListenerTooSlow as error:
             log.info("A listener was hung up: %s", error, extra={"job_id": error.job_id})
@@ -231,13 +238,23 @@ class Line:
     """What one listener is sent: which frames, and when.
 
     *pause* is the least time in seconds between two frames of progress and between two previews;
-    the newest wins, and the last of both always come before the last status.
+    the newest wins, and the last of both always come before the last status. *preface* are frames
+    that come first.
     """
 
     def __init__(
-        self, frames: Frames, links: Links, record: JobRecord, *, numbered: bool, pause: float
+        self,
+        frames: Frames,
+        links: Links,
+        record: JobRecord,
+        *,
+        numbered: bool,
+        pause: float,
+        preface: bytes = b"",
     ) -> None:
+        self._preface = preface
         self.is_stuck = False
+        self._now = asyncio.get_running_loop().time
         self._frames = frames
         self._links = links
         self._record = record
@@ -246,7 +263,8 @@ class Line:
         self._turn = asyncio.Lock()
         self._held: dict[type[Event], Event] = {}
         self._told_at: dict[type[Event], float] = {}
-        self._spoke_at = _now()
+        self._stood: tuple[JobStatus, int | None] | None = None
+        self._spoke_at = self._now()
         self._sending_since: float | None = None
         self._is_over = False
         self._late = b""
@@ -263,7 +281,8 @@ class Line:
         """Send the head at once, so that a listener knows he is heard, and the first events."""
         async with self._turn:
             await self._sent(head)
-            await self._sent(_body(b"".join(self._frame(event) for event in events)))
+            told = b"".join(self._frame(event) for event in events)
+            await self._sent(_body(self._preface + told))
 
     async def close(self) -> None:
         """Nothing is sent from here on."""
@@ -274,27 +293,34 @@ class Line:
             self._speaking_late.cancel()
             await asyncio.gather(self._speaking_late, return_exceptions=True)
 
-    async def tell(self, event: Event) -> None:
-        """Send the event, or hold it back until its time has come."""
-        if isinstance(event, ProgressMade | PreviewDrawn) and self._pause:
-            if _now() < self._due(type(event)):
+    async def tell(self, events: Sequence[Event]) -> None:
+        """Send the events together, each once its time has come."""
+        frames = [frame for event in events for frame in self._frames_now(event)]
+        ends = events[-1].is_last
+        if frames or ends:
+            await self._speak(b"".join(frames), ends=ends)
+
+    async def end(self) -> None:
+        """End the stream as one that is whole."""
+        await self._speak(b"", ends=True)
+
+    def _frames_now(self, event: Event) -> Iterator[bytes]:
+        """The event's frame, unless it is held back; before the last one, all that was."""
+        if self._pause and isinstance(event, ProgressMade | PreviewDrawn):
+            if self._now() < self._due(type(event)):
                 is_new = not self._held
                 self._held[type(event)] = event
                 if is_new:
                     self._plan()
                 return
             self._held.pop(type(event), None)
-            self._told_at[type(event)] = _now()
-        last: list[Event] = [event]
-        if event.is_last:
-            held = [self._held[kind] for kind in (PreviewDrawn, ProgressMade) if kind in self._held]
+            self._told_at[type(event)] = self._now()
+        elif event.is_last and self._held:
+            for kind in (PreviewDrawn, ProgressMade):
+                if kind in self._held:
+                    yield self._frame(self._held[kind])
             self._held.clear()
-            last = [*held, event]
-        await self._speak(b"".join(self._frame(each) for each in last), ends=event.is_last)
-
-    async def end(self) -> None:
-        """End the stream as one that is whole."""
-        await self._speak(b"", ends=True)
+        yield self._frame(event)
 
     def _plan(self) -> None:
         if self._look_at is not None:
@@ -311,7 +337,7 @@ class Line:
             self._late += self._frames_of_late()
             if self._late and (self._speaking_late is None or self._speaking_late.done()):
                 self._speaking_late = asyncio.create_task(self._speak(b""), name="late frames")
-        elif _now() >= self._sending_since + SEND_WITHIN:
+        elif self._now() >= self._sending_since + SEND_WITHIN:
             self.is_stuck = True
             self._cut()
             return
@@ -321,13 +347,13 @@ class Line:
         if self._sending_since is not None:
             return self._sending_since + SEND_WITHIN
         dues = [self._due(kind) for kind in self._held]
-        return min([*dues, self._spoke_at + KEEPALIVE, _now() + SEND_WITHIN])
+        return min([*dues, self._spoke_at + KEEPALIVE, self._now() + SEND_WITHIN])
 
     def _frames_of_late(self) -> bytes:
-        late = [self._held.pop(kind) for kind in [*self._held] if _now() >= self._due(kind)]
+        late = [self._held.pop(kind) for kind in [*self._held] if self._now() >= self._due(kind)]
         for event in late:
-            self._told_at[type(event)] = _now()
-        if not late and _now() >= self._spoke_at + KEEPALIVE:
+            self._told_at[type(event)] = self._now()
+        if not late and self._now() >= self._spoke_at + KEEPALIVE:
             return _SILENCE
         return b"".join(self._frame(event) for event in late)
 
@@ -337,6 +363,10 @@ class Line:
     def _frame(self, event: Event) -> bytes:
         if isinstance(event, Noted) and not self._numbered:
             return b""  # the contract has this frame, but says that it is not sent yet
+        if isinstance(event, StatusChanged):
+            if event.seq is None and (event.status, event.queue_position) == self._stood:
+                return b""  # how it stands was just said
+            self._stood = event.status, event.queue_position
         return self._frames.frame(event, self._links, self._record, self._numbered)
 
     async def _speak(self, frame: bytes, *, ends: bool = False) -> None:
@@ -350,12 +380,11 @@ class Line:
                 await self._sent(_body(frame, more=not ends))
 
     async def _sent(self, message: Message) -> None:
-        self._sending_since = _now()
+        self._spoke_at = self._sending_since = self._now()
         try:
             await self._send(message)
         finally:
             self._sending_since = None
-        self._spoke_at = _now()
 
 
 def _body(content: bytes, *, more: bool = True) -> Message:

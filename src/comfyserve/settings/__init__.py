@@ -24,7 +24,7 @@ PREFIX: Final = "COMFYSERVE_"
 FILE_NAME: Final = "comfyserve.toml"
 
 # Told in the environment too, but no settings of a server: who calls one reads them.
-_OTHERS: Final = frozenset({"server", "token"})
+_OTHERS: Final = frozenset({"server", "token", "backend_token"})
 
 
 def _told(
@@ -135,7 +135,10 @@ class Settings:
         default=32 * 2**20, metadata=_told("size", "How large a JSON body may be.", 1024)
     )
     max_streams: int = field(
-        default=256, metadata=_told("count", "How many event streams a caller may have open.", 1)
+        default=256,
+        metadata=_told(
+            "count", "How many event streams a caller may have open, and how many sockets.", 1
+        ),
     )
     retention: float = field(
         default=7 * 86400.0,

@@ -3,35 +3,77 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
-from comfyserve.jobs import Claim, JobStatus, Lease
+from comfyserve.jobs import Claim, JobStatus, Lease, Offer
 from comfyserve.refusals import LeaseLost
+from comfyserve.store import queue_heads
 from comfyserve.store.dialects import Row, Sql
+from comfyserve.store.queue_heads import Head
 from comfyserve.store.rows import job_of, lease_of, load_files
+from comfyserve.store.waiting_pools import has_waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What looking for a job came to; in the pools *empty* none waits any more."""
+
+    claim: Claim | None
+    empty: tuple[str, ...]
 
 
 def claim(
-    sql: Sql,
-    *,
-    holder: str,
-    backend: str,
-    until: float,
-    now: float,
-    pools: Sequence[str],
-    warm: Sequence[str],
-    bonus: float,
-) -> Claim | None:
+    sql: Sql, holder: str, offers: Sequence[Offer], until: float, now: float, bonus: float
+) -> Found:
     """Give the next job to *holder*: by priority, then by fair share, then by age.
 
     Only the heads of the queue are looked at, so a long queue costs no more than a short one. A
-    job whose model is *warm* may go ahead of others by *bonus* seconds of share.
+    job whose model is warm in one of the *offers* may go ahead of others by *bonus* seconds of
+    share, and a job waits for up to *bonus* seconds for a backend where it is.
     """
-    heads = _heads(sql, pools, warm, bonus, now)
-    if not heads:
+    heads = queue_heads.look(sql, offers, now)
+    choice = _choose(offers, heads.jobs, bonus)
+    if choice is None:
+        return Found(None, heads.empty)
+    head, offer = choice
+    given = _give(sql, head.number, offer.backend, holder, until, now)
+    if not heads.is_alone(head) or (not heads.is_whole and has_waiting(sql, head.pool)):
+        return Found(given, heads.empty)
+    more_wait = len(heads.jobs) > 1 or not heads.is_whole
+    return Found(replace(given, more_wait=more_wait), (*heads.empty, head.pool))
+
+
+def _choose(
+    offers: Sequence[Offer], heads: Sequence[Head], bonus: float
+) -> tuple[Head, Offer] | None:
+    """The job that is next, and the offer that suits it best; the first of equal ones."""
+    best: tuple[tuple[int, float, int], Head] | None = None
+    takers: defaultdict[str, list[Offer]] = defaultdict(list)
+    warm: defaultdict[str, set[str]] = defaultdict(set)
+    for offer in offers:
+        for pool in offer.pools:
+            takers[pool].append(offer)
+            warm[pool].update(offer.warm)
+    for head in heads:
+        ahead = bonus if head.model in warm[head.pool] else 0.0
+        order = (head.rank, head.turn - ahead, head.number)
+        if best is None or order < best[0]:
+            best = order, head
+    if best is None:
         return None
+    head = best[1]
+
+    def wait(offer: Offer) -> float:
+        is_cold = head.model and head.model not in offer.warm
+        return offer.wait + (bonus if is_cold else 0.0)
+
+    return head, min(takers[head.pool], key=wait)
+
+
+def _give(sql: Sql, number: int, backend: str, holder: str, until: float, now: float) -> Claim:
     row = sql.row(
         "UPDATE jobs SET lease_holder = :holder, lease_until = :until, claims = claims + 1,"
         " attempts = attempts + 1, backend = :backend,"
@@ -41,10 +83,9 @@ def claim(
         until=until,
         backend=backend,
         fresh=str(uuid4()),
-        number=min(heads)[2],
+        number=number,
     )
-    if row is None:
-        return None
+    assert row is not None
     sql.change(
         "INSERT INTO job_attempts (job_id, number, prompt_id, backend, at)"
         " VALUES (:id, :number, :prompt_id, :backend, :now)",
@@ -54,24 +95,7 @@ def claim(
         backend=backend,
         now=now,
     )
-    more_wait = len({number for _, _, number in heads}) > 1
-    return replace(_claim_of(row), more_wait=more_wait)
-
-
-def _heads(
-    sql: Sql, pools: Sequence[str], warm: Sequence[str], bonus: float, now: float
-) -> list[tuple[int, float, int]]:
-    """The order and the numbers of those that may be next; two or more where as many wait."""
-    heads = [
-        (head, 0.0) for pool in pools for head in sql.rows(sql.dialect.head, pool=pool, now=now)
-    ]
-    heads += [
-        (head, bonus)
-        for pool in pools
-        for model in warm
-        for head in sql.rows(sql.dialect.warm_head, pool=pool, model=model, now=now)
-    ]
-    return [(head["rank"], head["turn"] - ahead, head["number"]) for head, ahead in heads]
+    return _claim_of(row)
 
 
 def adopt(sql: Sql, lease: Lease, holder: str, until: float) -> Lease:

@@ -30,20 +30,22 @@ class Dialect:
     """The words of one kind of database.
 
     *head* finds the first two jobs that wait in a pool, *warm_head* the first two of those that
-    want one model. Both take ``pool`` and ``now``, and answer ``number, rank, turn``.
+    want one model, *front* the first ``most`` of all. They take ``now``, and ``pool`` and ``model``
+    where they need them, and answer ``number, rank, turn, pool, model``.
     """
 
     begin_read: str
     begin_write: str
     head: str
     warm_head: str
+    front: str
 
 
-def _first_two(where: str) -> str:
+def _first(most: str, where: str) -> str:
     return (
-        f"SELECT number, rank, turn FROM jobs WHERE {WAITS} AND {where}"
+        f"SELECT number, rank, turn, pool, model FROM jobs WHERE {where}"
         " AND (queue_deadline IS NULL OR queue_deadline > :now)"
-        " ORDER BY rank, turn, number LIMIT 2"
+        f" ORDER BY rank, turn, number LIMIT {most}"
     )
 
 
@@ -51,8 +53,9 @@ SQLITE: Final = Dialect(
     begin_read="BEGIN",
     # Takes the right to write at once: an upgrade in the middle could not wait for another writer.
     begin_write="BEGIN IMMEDIATE",
-    head=_first_two("pool = :pool"),
-    warm_head=_first_two("pool = :pool AND model = :model"),
+    head=_first("2", f"{WAITS} AND pool = :pool"),
+    warm_head=_first("2", f"{WAITS} AND pool = :pool AND model = :model"),
+    front=_first(":most", WAITS),
 )
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import func, select, text
 
 from comfyserve.events import NumberedEvent, StatusChanged
 from comfyserve.jobs import (
@@ -17,21 +14,32 @@ from comfyserve.jobs import (
     JobRecord,
     JobStatus,
     Lease,
-    Output,
+    Offer,
     Progress,
     Submission,
 )
-from comfyserve.refusals import JobUnfinished, NotFound
-from comfyserve.store import claims, job_reads, job_writes, queue_places, submissions, tables
+from comfyserve.store import (
+    claims,
+    job_lists,
+    job_reads,
+    job_writes,
+    queue_places,
+    submissions,
+    tables,
+    turns,
+    waiting_pools,
+)
 from comfyserve.store.database import Database
 from comfyserve.store.dialects import Sql
 from comfyserve.store.job_writes import Cancellation
-from comfyserve.store.rows import Page, job_of, output_of, page_of, read_cursor
+from comfyserve.store.rivals import Field, Rivals
+from comfyserve.store.rows import Page
 from comfyserve.store.submissions import UsedKey
+from comfyserve.store.waiting_pools import WaitingPools
 from comfyserve.workflows.graph import Graph
+from comfyserve.workflows.needs import Needs
 
 _JOBS: Final = tables.jobs.c
-_OVER: Final = tuple(str(status) for status in JobStatus if status.is_terminal)
 _MOST_AT_ONCE: Final = 200
 
 
@@ -44,16 +52,31 @@ class Jobs:
     `StoreUnavailable` where the database fails.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, pools: Mapping[str, Needs] | None = None) -> None:
+        """*pools* are those in which jobs wait already."""
         self._database = database
+        self._pools = WaitingPools(pools or {})
+        self._rivals = Rivals()
         self._told: Callable[[tuple[NumberedEvent, ...]], None] | None = None
+        self._came_back: Callable[[], None] | None = None
 
-    def tell_to(self, told: Callable[[tuple[NumberedEvent, ...]], None]) -> None:
-        """From now on call *told* with all events that are kept, in the order of their numbers.
+    def tell_to(
+        self,
+        told: Callable[[tuple[NumberedEvent, ...]], None],
+        came_back: Callable[[], None] | None = None,
+    ) -> None:
+        """From now on call *told* with all events that are kept, in the order of their numbers,
+        and *came_back* after a job was given back to the queue.
 
-        It is called before who wrote them goes on, and also where that one was canceled.
+        They are called before who wrote it goes on, and also where that one was canceled.
         """
         self._told = told
+        self._came_back = came_back
+
+    @property
+    def waiting_pools(self) -> Mapping[str, Needs]:
+        """Every pool in which jobs may wait, and what they need; it changes with the queue."""
+        return self._pools.known
 
     async def submit(
         self,
@@ -65,49 +88,66 @@ class Jobs:
     ) -> tuple[JobRecord, int | None]:
         """Put a job into the queue, together with its first event and the *key* it uses up.
 
-        Says how it stands then, and its place in the queue. *asked* is called before: a claim
-        that is made from then on may have the job.
+        Says how it stands then, and its place in the queue; where the key replays, that may be an
+        earlier job, wherever that stands. *asked* is called before: a claim that is made from
+        then on may have the job.
 
         Raises `QueueFull` where *most_waiting* wait, `IdempotencyKeyReused`, and `BlobNotFound`
         where bytes that it needs are not kept; the key is then still good.
         """
-        now = self._database.now()
+        now, is_new = self._database.now(), job.pool not in self._pools.known
+        moment = 0
 
-        entered = await self._database.do(
-            lambda sql: submissions.submit(sql, job, now, most_waiting, key),
-            lambda entered: self._tell(entered.events),
-            asked=asked,
-        )
+        def enter() -> None:
+            nonlocal moment
+            self._pools.enter(job.pool, job.needs)
+            moment = self._pools.moment
+            if asked is not None:
+                asked()
+
+        try:
+            entered = await self._database.do(
+                lambda sql: submissions.submit(sql, job, now, most_waiting, key, self._field_of),
+                lambda entered: self._tell(entered.events),
+                asked=enter,
+            )
+        except Exception:
+            if is_new:
+                self._pools.leave((job.pool,), moment)
+            raise
         return entered.record, entered.place
 
-    async def claim(
-        self,
-        holder: str,
-        backend: str,
-        *,
-        lease: float,
-        pools: Sequence[str] = ("",),
-        warm: Sequence[str] = (),
-        bonus: float = 0.0,
-    ) -> Claim | None:
-        """Take the next job for *lease* seconds, or None where none waits.
+    async def replayed(self, key: UsedKey) -> tuple[JobRecord, int | None] | None:
+        """The job that *key* was used for, and its place in the queue; None where it is good.
 
-        *pools* are what *backend* can do, *warm* the models it has loaded; a job for one of those
-        may go ahead of others by *bonus* seconds of its owner's share.
+        Raises `IdempotencyKeyReused` where it was used for something else.
         """
         now = self._database.now()
-        return await self._database.do(
-            lambda sql: claims.claim(
-                sql,
-                holder=holder,
-                backend=backend,
-                until=now + lease,
-                now=now,
-                pools=pools,
-                warm=warm,
-                bonus=bonus,
-            )
+        found = await self._database.do(lambda sql: submissions.replayed(sql, key, now))
+        return None if found is None else (found.record, found.place)
+
+    async def claim(
+        self, holder: str, offers: Sequence[Offer], *, lease: float, bonus: float = 0.0
+    ) -> Claim | None:
+        """Take the next job for *lease* seconds, or None where none waits for these backends.
+
+        It goes to the backend whose offer suits it best. A job for a warm model may go ahead of
+        others by *bonus* seconds of its owner's share, and it is worth as many seconds of waiting
+        to be brought where its model is warm.
+        """
+        now, looked = self._database.now(), 0
+
+        def look() -> None:
+            nonlocal looked
+            looked = self._pools.moment
+
+        self._rivals.learn(offers, self._pools.known.keys())
+        found = await self._database.do(
+            lambda sql: claims.claim(sql, holder, offers, now + lease, now, bonus),
+            lambda found: self._pools.leave(found.empty, looked),
+            asked=look,
         )
+        return found.claim
 
     async def heartbeat(self, holder: str, *, lease: float) -> Mapping[str, JobStatus]:
         """Hold all that *holder* holds for *lease* seconds from now; how these jobs stand."""
@@ -155,6 +195,7 @@ class Jobs:
         *,
         counts: bool = True,
         note: str | None = None,
+        needs: Needs | None = None,
         queue_deadline: float | None = None,
         expires_at: float | None = None,
     ) -> tuple[NumberedEvent, ...]:
@@ -162,14 +203,19 @@ class Jobs:
 
         With *counts* false the attempt never was, which is only true of a job that certainly
         reached no backend. *queue_deadline* is the new one of a job that ran, as it was begun in
-        time; *expires_at* that of a job which is canceled. Raises `LeaseLost`.
+        time; *expires_at* that of a job which is canceled. It waits for what it *needs*, where that
+        is another thing than it was taken for. Raises `LeaseLost`.
         """
         now = self._database.now()
-        return await self._write(
-            lambda sql: job_writes.requeue(
-                sql, lease, counts, note, queue_deadline, expires_at, now
-            )
-        )
+
+        def back(sql: Sql) -> tuple[tuple[NumberedEvent, ...], tuple[str, Needs] | None]:
+            events = job_writes.requeue(sql, lease, counts, note, queue_deadline, expires_at, now)
+            if needs is not None:
+                waiting_pools.move(sql, lease.job_id, needs)
+            return events, waiting_pools.waits_in(sql, lease.job_id)
+
+        events, _ = await self._database.do(back, lambda done: self._take_back(*done))
+        return events
 
     async def cancel(
         self, job_id: str, owner: str | None = None, *, expires_at: float | None = None
@@ -178,11 +224,16 @@ class Jobs:
 
         *expires_at* is then that of a job that ends. Raises `NotFound`.
         """
-        now = self._database.now()
-        return await self._database.do(
-            lambda sql: job_writes.cancel(sql, job_id, owner, expires_at, now),
-            lambda cancellation: self._tell(cancellation.events),
+        now, looked = self._database.now(), self._pools.moment
+
+        def cancel(sql: Sql) -> tuple[Cancellation, tuple[str, ...]]:
+            cancellation = job_writes.cancel(sql, job_id, owner, expires_at, now)
+            return cancellation, waiting_pools.left_empty(sql, [job_id])
+
+        cancellation, _ = await self._database.do(
+            cancel, lambda done: self._let_go(done[0].events, done[1], looked)
         )
+        return cancellation
 
     async def expire_waiting(
         self,
@@ -193,10 +244,14 @@ class Jobs:
     ) -> tuple[NumberedEvent, ...]:
         """End jobs that waited past their ``queue_deadline``, at most that many, and those that
         *holder* has and that did not begin."""
-        now = self._database.now()
-        return await self._write(
-            lambda sql: job_writes.expire_waiting(sql, most, holder, expires_at, now)
-        )
+        now, looked = self._database.now(), self._pools.moment
+
+        def expire(sql: Sql) -> tuple[tuple[NumberedEvent, ...], tuple[str, ...]]:
+            events = job_writes.expire_waiting(sql, most, holder, expires_at, now)
+            return events, waiting_pools.left_empty(sql, [event.job_id for event in events])
+
+        events, _ = await self._database.do(expire, lambda done: self._let_go(*done, looked))
+        return events
 
     async def next_queue_deadline(self, holder: str | None = None) -> float | None:
         """The first ``queue_deadline`` of those that wait, or that *holder* has and that did not
@@ -215,11 +270,7 @@ class Jobs:
 
     async def graph(self, job_id: str, owner: str | None = None) -> Graph:
         """The graph that the job runs. Raises `NotFound`."""
-        query = select(_JOBS.graph).where(self._is_there(job_id, owner))
-        if (row := await self._database.row(query)) is None:
-            raise NotFound("job", job_id)
-        graph: dict[str, Any] = json.loads(row["graph"])
-        return graph
+        return await job_lists.graph(self._database, job_id, owner)
 
     async def list(
         self,
@@ -232,21 +283,15 @@ class Jobs:
         limit: int = 50,
     ) -> Page[JobRecord]:
         """The jobs that fit all that is given, newest first. Raises `InvalidCursor`."""
-        query = select(*job_reads.TOLD).where(self._is_not_past()).order_by(_JOBS.number.desc())
-        if owner is not None:
-            query = query.where(_JOBS.owner == owner)
-        if wanted := [str(status) for status in statuses]:
-            query = query.where(_JOBS.status.in_(wanted))
-        if workflow is not None:
-            query = query.where(_JOBS.workflow == workflow)
-        for key, value in (labels or {}).items():
-            query = query.where(_has_label(key, value))
-        if cursor is not None:
-            query = query.where(_JOBS.number < read_cursor(cursor))
-        async with self._database.reading() as connection:
-            rows = (await connection.execute(query.limit(limit + 1))).mappings().all()
-            outputs = await _outputs_of(connection, [row["id"] for row in rows])
-        return page_of(rows, [job_of(row, outputs[row["id"]]) for row in rows], limit)
+        return await job_lists.page(
+            self._database,
+            owner,
+            statuses=statuses,
+            workflow=workflow,
+            labels=labels,
+            cursor=cursor,
+            limit=limit,
+        )
 
     async def events(
         self, job_id: str, after: int = 0, limit: int = 1000
@@ -256,13 +301,7 @@ class Jobs:
 
     async def attempts(self, job_id: str) -> tuple[Attempt, ...]:
         """Every time the job was brought to a backend, the first one first."""
-        columns = tables.attempts.c
-        query = select(columns.number, columns.prompt_id, columns.backend, columns.at)
-        query = query.where(columns.job_id == job_id).order_by(columns.number)
-        rows = await self._database.rows(query)
-        return tuple(
-            Attempt(row["number"], row["prompt_id"], row["backend"], row["at"]) for row in rows
-        )
+        return await job_lists.attempts(self._database, job_id)
 
     async def held(self, *, until: float | None = None) -> tuple[Claim, ...]:
         """The jobs that somebody holds; with *until*, those whose lease ends before."""
@@ -270,6 +309,11 @@ class Jobs:
         if until is not None:
             query = query.where(_JOBS.lease_until < until)
         return claims.claims_of(await self._database.rows(query))
+
+    async def forget_unused(self) -> None:
+        """Forget what is only kept for jobs and owners that are no more."""
+        now = self._database.now()
+        await self._database.do(lambda sql: _forget_unused(sql, now))
 
     async def waiting(self) -> int:
         """How many jobs wait to be claimed."""
@@ -297,28 +341,14 @@ class Jobs:
 
     async def expired(self, before: float, limit: int = _MOST_AT_ONCE) -> tuple[str, ...]:
         """The ids of jobs that are over and whose ``expires_at`` is before that time."""
-        query = (
-            select(_JOBS.id)
-            .where(text("completed_at IS NOT NULL"), _JOBS.expires_at < before)
-            .order_by(_JOBS.expires_at)
-            .limit(limit)
-        )
-        return tuple(row["id"] for row in await self._database.rows(query))
+        return await job_lists.expired(self._database, before, limit)
 
     async def delete(self, job_id: str, owner: str | None = None) -> None:
         """Forget a job that is over, its events, and its outputs with their assets.
 
         Raises `NotFound`, and `JobUnfinished` for one that is not over.
         """
-        async with self._database.writing() as connection:
-            query = select(_JOBS.status, _JOBS.owner).where(_JOBS.id == job_id)
-            row = (await connection.execute(query)).mappings().first()
-            if row is None or (owner is not None and row["owner"] != owner):
-                raise NotFound("job", job_id)
-            if row["status"] not in _OVER:
-                raise JobUnfinished(job_id, row["status"])
-            await connection.execute(delete(tables.assets).where(tables.assets.c.job_id == job_id))
-            await connection.execute(delete(tables.jobs).where(_JOBS.id == job_id))
+        await job_lists.delete(self._database, job_id, owner)
 
     async def _write(
         self, work: Callable[[Sql], tuple[NumberedEvent, ...]]
@@ -329,32 +359,23 @@ class Jobs:
         if self._told is not None and events:
             self._told(events)
 
-    def _is_there(self, job_id: str, owner: str | None) -> ColumnElement[bool]:
-        there = and_(_JOBS.id == job_id, self._is_not_past())
-        return there if owner is None else and_(there, _JOBS.owner == owner)
+    def _take_back(self, events: tuple[NumberedEvent, ...], pool: tuple[str, Needs] | None) -> None:
+        if pool is not None:
+            self._pools.enter(*pool)
+        self._tell(events)
+        if pool is not None and self._came_back is not None:
+            self._came_back()
 
-    def _is_not_past(self) -> ColumnElement[bool]:
-        return or_(_JOBS.completed_at.is_(None), _JOBS.expires_at > self._database.now())
+    def _let_go(
+        self, events: tuple[NumberedEvent, ...], empty: tuple[str, ...], looked: int
+    ) -> None:
+        self._pools.leave(empty, looked)
+        self._tell(events)
+
+    def _field_of(self, pool: str) -> Field | None:
+        return self._rivals.of(pool, self._pools.known)
 
 
-def _has_label(key: str, value: str) -> ColumnElement[bool]:
-    labels = tables.labels.c
-    return exists().where(labels.job_id == _JOBS.id, labels.key == key, labels.value == value)
-
-
-async def _outputs_of(
-    connection: AsyncConnection, job_ids: Sequence[str]
-) -> defaultdict[str, tuple[Output, ...]]:
-    """The outputs of each of these jobs, in the order in which they were told."""
-    outputs, assets, blobs = tables.outputs, tables.assets, tables.blobs
-    query = (
-        select(outputs, assets.c.content_type, assets.c.hash, blobs.c.size_bytes)
-        .join(assets, assets.c.id == outputs.c.asset_id)
-        .join(blobs, blobs.c.hash == assets.c.hash)
-        .where(outputs.c.job_id.in_(job_ids))
-        .order_by(outputs.c.job_id, outputs.c.seq)
-    )
-    found: defaultdict[str, tuple[Output, ...]] = defaultdict(tuple)
-    for row in (await connection.execute(query)).mappings():
-        found[row["job_id"]] += (output_of(row),)
-    return found
+def _forget_unused(sql: Sql, now: float) -> None:
+    waiting_pools.forget_unused(sql)
+    turns.forget_old(sql, now)

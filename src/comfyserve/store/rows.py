@@ -125,6 +125,9 @@ def job_of(row: Row, outputs: tuple[Output, ...] = ()) -> JobRecord:
         last_event=row["last_event"],
         outputs=outputs,
         has_extra_data=bool(row["has_extra_data"]),
+        timeout=row["timeout"],
+        model=row["model"],
+        estimate=row["estimate"],
     )
 
 

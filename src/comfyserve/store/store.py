@@ -17,7 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from comfyserve.refusals import DataFolderLocked, StoreUnavailable
+from comfyserve.store import waiting_pools
 from comfyserve.store.assets import Assets
+from comfyserve.store.backends import Backends
 from comfyserve.store.counters import Counters
 from comfyserve.store.database import Clock, Database
 from comfyserve.store.dialects import SQLITE, connect_sqlite, sqlite_engine
@@ -26,8 +28,10 @@ from comfyserve.store.folder_lock import locked
 from comfyserve.store.idempotency import IdempotencyKeys
 from comfyserve.store.jobs import Jobs
 from comfyserve.store.keys import Keys
+from comfyserve.store.published import Published
 from comfyserve.store.schema import require_current, upgrade
 from comfyserve.store.sql_thread import SqlThread
+from comfyserve.store.times import Times
 
 DATABASE_NAME: Final = "comfyserve.db"
 
@@ -42,6 +46,15 @@ class Store:
     facts: Facts
     keys: Keys
     counters: Counters
+    published: Published
+    backends: Backends
+    times: Times
+
+    async def forget_unneeded(self) -> None:
+        """Forget learned times not seen for long, and what is only kept for jobs and owners that
+        are no more."""
+        await self.times.forget_old()
+        await self.jobs.forget_unused()
 
     async def identity(self) -> str:
         """A random UUID that this database has for ever, and no other."""
@@ -60,7 +73,7 @@ class Store:
         path = folder / DATABASE_NAME
         with locked(folder):
             async with _open_database(path, busy_timeout, clock) as database:
-                yield cls._of(database)
+                yield await cls._of(database)
 
     @classmethod
     @asynccontextmanager
@@ -81,17 +94,20 @@ class Store:
                 opening = _open_database(path, busy_timeout, clock, prepare=require_current)
             else:
                 opening = _open_database(path, busy_timeout, clock)
-            yield cls._of(await stack.enter_async_context(opening))
+            yield await cls._of(await stack.enter_async_context(opening))
 
     @classmethod
-    def _of(cls, database: Database) -> Self:
+    async def _of(cls, database: Database) -> Self:
         return cls(
-            jobs=Jobs(database),
+            jobs=Jobs(database, await database.look(waiting_pools.read)),
             assets=Assets(database),
             idempotency=IdempotencyKeys(database),
             facts=Facts(database),
             keys=Keys(database),
             counters=Counters(database),
+            published=Published(database),
+            backends=Backends(database),
+            times=Times(database),
         )
 
 

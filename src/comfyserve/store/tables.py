@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -69,6 +70,8 @@ jobs = Table(
     Column("started_at", Double),
     Column("completed_at", Double),
     Column("expires_at", Double, nullable=False),
+    Column("timeout", Double),
+    Column("estimate", Double, nullable=False, server_default=text("1.0")),
     sqlite_autoincrement=True,
 )
 
@@ -80,10 +83,10 @@ def _partial(name: str, *columns: str, where: str) -> Index:
 
 
 _partial("jobs_head", "pool", "rank", "turn", "number", where=WAITS)
+_partial("jobs_order", "rank", "turn", "number", "pool", "model", where=WAITS)
 _partial("jobs_warm", "pool", "model", "rank", "turn", "number", where=WAITS)
 _partial("jobs_deadline", "queue_deadline", where=f"{WAITS} AND queue_deadline IS NOT NULL")
 _partial("jobs_held", "lease_holder", "lease_until", where=HELD)
-_partial("jobs_held_turn", "pool", "turn", where=HELD)
 _partial("jobs_over", "expires_at", where="completed_at IS NOT NULL")
 # The second column is the same in all rows; with it, counting does not have to look at the jobs.
 _partial("jobs_unfinished", "owner", "completed_at", where=UNFINISHED)
@@ -94,9 +97,25 @@ owners = Table(
     metadata,
     Column("owner", Text, primary_key=True),
     Column("weight", Double, nullable=False),
-    Column("last_turn", Double, nullable=False),
 )
-Index("owners_turn", owners.c.last_turn)
+
+shares = Table(
+    "shares",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    Column("rank", Integer, primary_key=True, autoincrement=False),
+    Column("turn", Double, nullable=False),  # behind the last job that its owner asked for
+    Column("pool", Text, nullable=False),  # of that job
+    Column("at", Double, nullable=False),
+)
+Index("shares_turn", shares.c.turn)
+
+pools = Table(
+    "pools",
+    metadata,
+    Column("pool", Text, primary_key=True),
+    Column("needs", Text, nullable=False),
+)
 
 
 def _of_job() -> Column[str]:
@@ -241,3 +260,42 @@ Index(
     sqlite_where=text(LIVING),
     postgresql_where=text(LIVING),
 )
+
+published = Table(
+    "published",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("content", LargeBinary, nullable=False),  # the file as it was sent
+    Column("sidecar", Text),
+    Column("changed_at", Double, nullable=False),
+)
+
+backends = Table(
+    "backends",
+    metadata,
+    Column("url", Text, primary_key=True),
+    Column("is_added", Boolean, nullable=False),
+    Column("is_draining", Boolean, nullable=False),
+    Column("changed_at", Double, nullable=False),
+)
+
+backend_catalogs = Table(
+    "backend_catalogs",
+    metadata,
+    Column("url", Text, primary_key=True),
+    Column("object_info", LargeBinary, nullable=False),  # packed JSON
+    Column("seen_at", Double, nullable=False),
+)
+
+learned_times = Table(
+    "learned_times",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("backend", Text, primary_key=True),
+    Column("node", Text, primary_key=True),
+    Column("count", Integer, nullable=False),
+    Column("mean", Double, nullable=False),
+    Column("spread", Double, nullable=False),
+    Column("seen_at", Double, nullable=False),
+)
+Index("learned_times_seen", learned_times.c.seen_at)

@@ -30,7 +30,8 @@ class NodeProblem:
     """Why a node cannot run: at which input (*field*; None for the node itself), and a sentence.
 
     *reason* is for programs: ``missing_input``, ``unknown_node``, ``invalid_link``,
-    ``invalid_node`` or ``no_output``.
+    ``invalid_node``, ``no_output``; where several backends are asked also ``missing_model``,
+    ``missing_choice`` and ``no_backend``.
     """
 
     field: str | None
@@ -47,12 +48,17 @@ _MOST_HINTS: Final = 10
 """How many names are compared with all others, which is slow, to say what was meant."""
 
 
-def problems_of(graph: Graph, catalog: NodeCatalog) -> Problems:
-    """The problems by node id for which *graph* would be refused; none where it might run."""
+def problems_of(
+    graph: Graph, catalog: NodeCatalog, also: Mapping[str, list[NodeProblem]] | None = None
+) -> Problems:
+    """The problems by node id for which *graph* would be refused; none where it might run.
+
+    *also* are problems of nodes that somebody else knows of.
+    """
     hints = _Hints()
     if unknown := dict(islice(_unknown_nodes(graph, catalog, hints), MOST_NODES)):
         return unknown
-    checked = _Checked.of(graph, catalog, hints)
+    checked = _Checked.of(graph, catalog, hints, also or {})
     if not checked.outputs:
         return {WHOLE_GRAPH: [NodeProblem(None, "no_output", _no_output(graph))]}
     if checked.runs_something():
@@ -108,14 +114,20 @@ class _Checked:
     outputs: list[str]
 
     @classmethod
-    def of(cls, graph: Graph, catalog: NodeCatalog, hints: _Hints) -> _Checked:
+    def of(
+        cls,
+        graph: Graph,
+        catalog: NodeCatalog,
+        hints: _Hints,
+        also: Mapping[str, list[NodeProblem]],
+    ) -> _Checked:
         problems: Problems = {}
         needs: dict[str, list[str]] = {}
         outputs: list[str] = []
         for node_id, entry in graph.items():
             kind = catalog.classes[entry["class_type"]]
             node = _Node(node_id, kind, entry.get("inputs"), graph, catalog, hints)
-            if own := list(node.problems()):
+            if own := [*node.problems(), *also.get(node_id, ())]:
                 problems[node_id] = own
             needs[node_id] = list(node.needs())
             if kind.is_output:

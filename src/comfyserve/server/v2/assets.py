@@ -13,6 +13,7 @@ from comfyserve.server import operations
 from comfyserve.server.documents import answer, asset_document
 from comfyserve.server.links import V2
 from comfyserve.server.requests import (
+    content_owner_of,
     host_of,
     idempotency_key_of,
     links_of,
@@ -100,7 +101,7 @@ async def delete_asset(request: Request) -> Response:
 async def get_asset_content(request: Request) -> Response:
     """Asset bytes."""
     library = host_of(request).asset_library
-    asset = await library.get(request.path_params["id"], owner_of(request))
+    asset = await library.get(request.path_params["id"], content_owner_of(request))
     return content_answer(request, asset, library)
 
 

@@ -29,6 +29,7 @@ _HARMLESS: Final = {
         "style-src 'unsafe-inline'"
     ),
     "Cache-Control": "private, no-cache",
+    "Referrer-Policy": "no-referrer",
     "Accept-Ranges": "bytes",
 }
 

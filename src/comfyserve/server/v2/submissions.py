@@ -53,10 +53,10 @@ def read_job_request(body: Mapping[str, Any]) -> JobRequest:
             raise GraphInvalid(f"{name!r} is reserved and cannot be used yet")
     return JobRequest(
         _graph(body.get("workflow")),
-        _extra_data(body.get("extra_data")),
+        read_extra_data(body.get("extra_data")),
         read_metadata(body.get("metadata")),
-        _priority(body.get("priority")),
-        _id(body.get("id")),
+        read_priority(body.get("priority")),
+        read_id(body.get("id")),
     )
 
 
@@ -123,7 +123,8 @@ def _graph(given: object) -> Graph:
         raise GraphRefused({error.node_id: [problem]}) from None
 
 
-def _extra_data(given: object) -> Mapping[str, str]:
+def read_extra_data(given: object) -> Mapping[str, str]:
+    """The secrets that a job is run with. Raises `InvalidRequest`."""
     if given is None:
         return {}
     if not isinstance(given, dict):
@@ -140,7 +141,8 @@ def _extra_data(given: object) -> Mapping[str, str]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _priority(given: object) -> int:
+def read_priority(given: object) -> int:
+    """How urgent a caller says a job is. Raises `InvalidRequest`."""
     if given is None:
         return 0
     if not isinstance(given, int) or isinstance(given, bool) or abs(given) > MOST_PRIORITY:
@@ -150,7 +152,8 @@ def _priority(given: object) -> int:
     return given
 
 
-def _id(given: object) -> str | None:
+def read_id(given: object) -> str | None:
+    """The id that a caller gives his job. Raises `InvalidRequest`."""
     if given is None:
         return None
     try:

@@ -10,18 +10,15 @@ chunks, and with them the form, have been read to the end.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Final
 
 from fastapi import Request
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from comfyserve.asset_library import UploadDetails
 from comfyserve.denials import InvalidRequest, PayloadTooLarge
 from comfyserve.errors import did_you_mean
+from comfyserve.server.form_parts import FormParts, boundary_of
 from comfyserve.workflows.graph import shown
 
 FIELDS: Final = ("content_type", "file_path", "expected_hash", "tags", "expires_in")
@@ -39,7 +36,7 @@ class UploadForm:
     def __init__(self, request: Request, most: int) -> None:
         self._request = request
         self._most = most
-        self._boundary = _boundary(request)
+        self._boundary = boundary_of(request)
         self._fields: dict[str, list[str]] = {}
         self._details: UploadDetails | None = None
 
@@ -56,11 +53,12 @@ class UploadForm:
         Raises `InvalidRequest` for a form that is none, or that breaks off, and `PayloadTooLarge`.
         """
         self._refuse_announced()
-        events = _Events(self._boundary)
+        events = FormParts(self._boundary)
         has_file, size = False, 0
         async for chunk in self._arriving():
             events.take(chunk)
-            for name, data in events.found():
+            for part, data in events.found():
+                name = part.name
                 if data is None:
                     has_file = self._begun(name, has_file)
                 elif name == "file":
@@ -146,101 +144,3 @@ def _text(value: str) -> str:
         return value.encode("latin-1").decode()
     except UnicodeDecodeError:
         raise InvalidRequest("A field of the form is no UTF-8 text.") from None
-
-
-def _boundary(request: Request) -> bytes:
-    kind, options = parse_options_header(request.headers.get("Content-Type", ""))
-    boundary = options.get(b"boundary", b"")
-    if kind != b"multipart/form-data" or not boundary:
-        raise InvalidRequest("An upload has to be multipart/form-data, with a boundary.")
-    return boundary
-
-
-@dataclass(slots=True)
-class _Part:
-    """The part that is being read; its name is known once its headers are."""
-
-    header_name: bytearray = field(default_factory=bytearray)
-    header_value: bytearray = field(default_factory=bytearray)
-    name: str = ""
-
-
-def _kind(one: tuple[str, bytes | None]) -> tuple[str, bool]:
-    return one[0], one[1] is not None
-
-
-class _Events:
-    """What the parser found in the bytes it was given: parts that begin, and their data."""
-
-    def __init__(self, boundary: bytes) -> None:
-        self._found: list[tuple[str, bytes | None]] = []
-        self._part = _Part()
-        self._is_over = False
-        try:
-            self._parser = MultipartParser(
-                boundary,
-                {
-                    "on_part_begin": self._on_part,
-                    "on_header_field": self._on_header_name,
-                    "on_header_value": self._on_header_value,
-                    "on_header_end": self._on_header,
-                    "on_headers_finished": self._on_headers,
-                    "on_part_data": self._on_data,
-                    "on_end": self._on_end,
-                },
-            )
-        except FormParserError as error:
-            raise InvalidRequest(f"The form cannot be read: {error}.") from None
-
-    def take(self, chunk: bytes) -> None:
-        """Read on. Raises `InvalidRequest` for what is no form."""
-        try:
-            self._parser.write(chunk)
-        except FormParserError as error:
-            raise InvalidRequest(f"The form cannot be read: {error}.") from None
-
-    def found(self) -> list[tuple[str, bytes | None]]:
-        """What was found since the last time: the name of a part, and bytes of it or, where it
-        begins, None."""
-        found: list[tuple[str, bytes | None]] = []
-        for (name, is_data), pieces in groupby(self._found, key=_kind):
-            # Bytes that look much like the boundary come in many small pieces.
-            if is_data:
-                found.append((name, b"".join(piece for _, piece in pieces if piece is not None)))
-            else:
-                found += pieces
-        self._found.clear()
-        return found
-
-    def finish(self) -> None:
-        """Raises `InvalidRequest` where the form broke off."""
-        if not self._is_over:
-            raise InvalidRequest("The form breaks off before its end.")
-
-    def _on_part(self) -> None:
-        self._part = _Part()
-
-    def _on_header_name(self, data: bytes, start: int, end: int) -> None:
-        self._part.header_name += data[start:end]
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._part.header_value += data[start:end]
-
-    def _on_header(self) -> None:
-        part = self._part
-        if bytes(part.header_name).lower() == b"content-disposition":
-            _, options = parse_options_header(bytes(part.header_value))
-            part.name = options.get(b"name", b"").decode(errors="replace")
-        part.header_name.clear()
-        part.header_value.clear()
-
-    def _on_headers(self) -> None:
-        if not self._part.name:
-            raise InvalidRequest("A part of the form has no name.")
-        self._found.append((self._part.name, None))
-
-    def _on_data(self, data: bytes, start: int, end: int) -> None:
-        self._found.append((self._part.name, data[start:end]))
-
-    def _on_end(self) -> None:
-        self._is_over = True

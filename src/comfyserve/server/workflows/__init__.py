@@ -1,0 +1,1 @@
+"""``/api/workflows``: the workflows on offer, and calls of them."""
