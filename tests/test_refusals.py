@@ -30,6 +30,7 @@ from comfyserve.denials import (
     MetadataInvalid,
     PayloadTooLarge,
     RateLimited,
+    ServerStarting,
     ServerStopping,
     TooManyJobs,
     TooManyStreams,
@@ -57,6 +58,7 @@ from comfyserve.refusals import (
     StoreUnavailable,
     WorkflowBroken,
     WorkflowFolderMissing,
+    WorkflowInFolder,
     WorkflowNameRefused,
     WorkflowNotFound,
 )
@@ -131,6 +133,11 @@ SENTENCES: list[tuple[ComfyServeError, str]] = [
         "A workflow cannot be named 'a b'. A name for the same would be 'a-b'.",
     ),
     (
+        WorkflowInFolder("portrait", "Portrait.json"),
+        "'portrait' is Portrait.json in the server's folder, which comes first. Change it there, "
+        "or take another name.",
+    ),
+    (
         WorkflowFolderMissing("workflows", "does not exist"),
         "The workflows should be in workflows, but it does not exist.",
     ),
@@ -182,6 +189,10 @@ SENTENCES: list[tuple[ComfyServeError, str]] = [
         BackendNotAdded("the connection was refused"),
         "No ComfyUI answers there (the connection was refused), so it was not added. Without "
         "check=true it is added all the same and used once it answers.",
+    ),
+    (
+        ServerStarting(),
+        "The server is still reading its workflows. Try again in a moment.",
     ),
     (ServerStopping(), "The server is about to stop. Try again in a moment."),
     (

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.engines import RunningEngine
 from tests.servers import RunningServer, running_server
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-QUICK = {"steps": 2, "prompt": "red apple"}
+QUICK: dict[str, Any] = {"steps": 2, "prompt": "red apple"}
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ import pytest
 from fastapi import FastAPI, Request, Response
 
 from comfyserve.cli.web_server import web_server_of
-from comfyserve.events import Noted, OutputSaved, PreviewDrawn, ProgressMade
+from comfyserve.events import Noted, NumberedEvent, OutputSaved, PreviewDrawn, ProgressMade
 from comfyserve.feed import LocalFeed
 from comfyserve.job_queue import JobQueue
 from comfyserve.jobs import JobStatus, Lease, Offer, Preview, Progress
@@ -290,8 +290,8 @@ async def test_what_came_together_is_sent_together(served: Served) -> None:
             heard += await anext(pieces)
 
         end = status(lease, JobStatus.SUCCEEDED)
-        last = [Noted(lease.job_id, "info", "Late."), OutputSaved(lease.job_id, output())]
-        await served.queue.finish(lease, end, events=last, progress=Progress(value=1.0))
+        told = Noted(lease.job_id, "info", "Late."), OutputSaved(lease.job_id, output())
+        await served.queue.finish(lease, end, events=told, progress=Progress(value=1.0))
         piece = await anext(pieces)
 
     names = [line for line in piece.split(b"\n") if line.startswith((b"event", b"id"))]

@@ -1,285 +1,530 @@
-"""The routes of the catalogue: what is on offer, what a file would be, what is published."""
+"""The catalogue over HTTP: what is on offer, what a file would be, what is put on offer."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import schemathesis
 
-from tests.engines import running_engine
+from comfyserve.access import Caller
+from comfyserve.denials import ServerStarting
+from comfyserve.server.workflows.files import MOST_BYTES
+from comfyserve.server.workflows.offered import offered, read_catalog
+from comfyserve.settings import BackendSettings
+from tests.engines import RunningEngine, running_engine
 from tests.server.asked import Asked, asked
-from tests.server.calling import WORKFLOWS, Calls, calling
-from tests.server_calls import Document, wait_until
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+TESTS = Path(__file__).parents[1]
+EXAMPLES = TESTS.parent / "examples"
 TEXT_TO_IMAGE = (EXAMPLES / "text_to_image.json").read_bytes()
-PICTURE = (EXAMPLES / "sketch.png").read_bytes()
+IMAGE_TO_IMAGE = (EXAMPLES / "image_to_image.json").read_bytes()
+MEDIA = TESTS / "workflows" / "media"
+PICTURE = (MEDIA / "text.png").read_bytes()
+"""A picture that carries a workflow."""
 
-pytestmark = pytest.mark.timeout(90)
+SIDECAR = (
+    'title = "Hearts"\ndescription = "Paints hearts."\n[inputs.prompt]\ntargets = ["6.text"]\n'
+)
+
+Document = dict[str, Any]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of workflows, with a name that wants care."""
+    made = tmp_path / "wörk flows"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+async def server(tmp_path: Path, folder: Path) -> AsyncIterator[Asked]:
+    """A server with that folder, and a backend that does not answer."""
+    async with asked(tmp_path / "data", workflows=folder) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
+def engine() -> Iterator[RunningEngine]:
     with running_engine(test_nodes=True) as running:
-        yield running.url
-
-
-@pytest.fixture
-def calls(tmp_path: Path, engine: str) -> Iterator[Calls]:
-    """A server with a few workflows, in front of the engine."""
-    with calling(tmp_path, engine) as running:
         yield running
 
 
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Asked]:
-    """A server that has no keys and no folder yet."""
-    async with asked(tmp_path) as running:
-        yield running
+async def until(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 15
+    while not is_so():
+        assert time.monotonic() < end, "it never became so"
+        await asyncio.sleep(0.01)
 
 
-def folder(calls: Calls) -> Path:
-    path = calls.served.settings.workflows
-    assert path is not None
-    return path
+async def document(client: httpx.AsyncClient, path: str) -> Document:
+    """The JSON document at *path*, which has to be there."""
+    answer = await client.get(path)
+    assert answer.status_code == 200, answer.text
+    found: Document = answer.json()
+    return found
 
 
-def listed(calls: Calls) -> dict[str, Document]:
-    document = calls.client.get("/api/workflows").json()
-    return {item["name"]: item for item in document["workflows"]}
+def code(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
 
 
-def put(calls: Calls, name: str, content: bytes) -> httpx.Response:
-    kind = {"Content-Type": "application/octet-stream"}
-    return calls.client.put(f"/api/workflows/{name}", content=content, headers=kind)
+# What is on offer
 
 
-def test_a_file_is_served_within_a_second_and_an_edit_is_picked_up(calls: Calls) -> None:
-    """Dropped in it is there, edited it is another version, taken away it is gone."""
-    file = folder(calls) / "fresh.json"
-    assert "fresh" not in listed(calls)
+async def test_a_folder_is_the_catalogue(server: Asked, folder: Path) -> None:
+    """A file dropped in is listed by its name, an edit is picked up, and it goes with its file."""
+    client = await server.by()
+    assert await document(client, "/api/workflows") == {"workflows": [], "problems": []}
 
-    file.write_bytes(TEXT_TO_IMAGE)
-    wait_until(lambda: "fresh" in listed(calls), seconds=5)
-    before = listed(calls)["fresh"]["version"]
-    file.write_text(json.dumps(WORKFLOWS["scale"]), encoding="utf-8")
-    wait_until(lambda: listed(calls)["fresh"]["version"] != before, seconds=5)
-    file.unlink()
-    wait_until(lambda: "fresh" not in listed(calls), seconds=5)
+    (folder / "My Hearts.json").write_bytes(TEXT_TO_IMAGE)
+    await until(lambda: "My-Hearts" in server.host.catalog)
+    [item] = (await document(client, "/api/workflows"))["workflows"]
+    (folder / "My Hearts.toml").write_text('title = "Hearts"', encoding="utf-8")
+    await until(lambda: server.host.catalog["My-Hearts"].version != item["version"])
+    detail = await document(client, "/api/workflows/My-Hearts")
+    (folder / "My Hearts.json").unlink()
+    await until(lambda: "My-Hearts" not in server.host.catalog)
 
-    assert calls.client.get("/api/workflows/fresh").status_code == 404
-
-
-def test_a_broken_edit_keeps_the_last_good_version_and_says_so(calls: Calls) -> None:
-    """In the list, in the workflow itself, and among the problems; it can still be called."""
-    version = listed(calls)["nap"]["version"]
-
-    (folder(calls) / "nap.json").write_text('{"8": ', encoding="utf-8")
-    wait_until(lambda: listed(calls)["nap"]["problem"] is not None, seconds=10)
-
-    item, detail = listed(calls)["nap"], calls.client.get("/api/workflows/nap").json()
-    assert (item["available"], item["version"]) == (True, version)
-    assert detail["problem"] == item["problem"]
-    problems = calls.client.get("/api/workflows").json()["problems"]
-    assert {"name": "nap", "message": item["problem"]} in problems
-    calls.done(calls.call("nap", {"seconds": 0.0}))
+    assert (item["name"], item["source"], item["available"]) == ("My-Hearts", "folder", True)
+    assert (detail["title"], detail["problem"]) == ("Hearts", None)
+    assert "prompt" in detail["inputs"]["properties"]
+    assert {*detail["basic"], *detail["advanced"]} == detail["inputs"]["properties"].keys()
+    assert detail["outputs"][0]["class_type"] == "SaveImage"
+    answer = await client.get("/api/workflows/my-hearts")
+    assert code(answer) == (404, "workflow_not_found")
 
 
-def test_a_workflow_tells_what_it_takes(calls: Calls) -> None:
-    """Its inputs as a JSON Schema in order, which of them are basic, its outputs."""
-    detail = calls.client.get("/api/workflows/scale").json()
+async def test_a_broken_edit_keeps_the_last_good_version(server: Asked, folder: Path) -> None:
+    """It is told in the list, in the detail and among the problems, and the one before served."""
+    client = await server.by()
+    (folder / "hearts.json").write_bytes(TEXT_TO_IMAGE)
+    await until(lambda: "hearts" in server.host.catalog)
+    before = await document(client, "/api/workflows/hearts")
 
-    assert list(detail["inputs"]["properties"]) == ["image", "width"]
-    assert detail["inputs"]["properties"]["width"]["minimum"] >= 0
-    assert detail["basic"] + detail["advanced"] == ["image", "width"]
-    assert [output["class_type"] for output in detail["outputs"]] == ["SaveImage"]
-    assert detail["is_described"] is True
+    (folder / "hearts.json").write_bytes(b'{"1": ')
+    await until(lambda: server.host.catalog["hearts"].problem is not None)
+    listed = await document(client, "/api/workflows")
+    after = await document(client, "/api/workflows/hearts")
 
-
-def test_what_did_not_change_is_not_sent_again(calls: Calls) -> None:
-    """A list and a workflow have tags by which a page asks cheaply."""
-    for path in ("/api/workflows", "/api/workflows/scale"):
-        tag = calls.client.get(path).headers["ETag"]
-
-        again = calls.client.get(path, headers={"If-None-Match": tag})
-
-        assert (again.status_code, again.content) == (304, b"")
-
-    tag = calls.client.get("/api/workflows").headers["ETag"]
-    put(calls, "mine", TEXT_TO_IMAGE)
-    assert calls.client.get("/api/workflows", headers={"If-None-Match": tag}).status_code == 200
+    assert listed["workflows"][0]["problem"] == after["problem"] is not None
+    assert listed["problems"] == [{"name": "hearts", "message": after["problem"]}]
+    assert "hearts.json" in after["problem"]
+    assert (after["version"], after["inputs"]) == (before["version"], before["inputs"])
 
 
-def test_a_workflow_is_published_replaced_and_withdrawn(calls: Calls) -> None:
-    """201, 200, 204; it can be called meanwhile, and its jobs outlive it."""
-    made = put(calls, "mine", TEXT_TO_IMAGE)
-    assert (made.status_code, made.headers["Location"]) == (201, "/api/workflows/mine")
-    assert made.json()["source"] == "published"
-    assert "prompt" in made.json()["inputs"]["properties"]
+async def test_a_file_that_never_was_a_workflow_is_shown_with_its_problem(
+    server: Asked, folder: Path
+) -> None:
+    """A page can show what is wrong with it; it just cannot be called."""
+    client = await server.by()
+    (folder / "sketch.png").write_bytes((EXAMPLES / "sketch.png").read_bytes())
+    await until(lambda: "sketch" in server.host.catalog)
 
-    replaced = put(calls, "mine", json.dumps(WORKFLOWS["nap"]).encode())
-    assert replaced.status_code == 200
-    assert replaced.json()["version"] != made.json()["version"]
-    job = calls.call("mine", {}).json()
-    assert calls.client.delete("/api/workflows/mine").status_code == 204
+    detail = await document(client, "/api/workflows/sketch")
+    call = await client.post("/api/workflows/sketch/jobs", json={})
 
-    assert calls.client.get("/api/workflows/mine").status_code == 404
-    assert calls.client.delete("/api/workflows/mine").status_code == 404
-    assert calls.served.calls.until_over(job["id"])["workflow"] == "mine"
+    assert (detail["available"], detail["inputs"]["properties"]) == (False, {})
+    assert "without a ComfyUI workflow" in detail["problem"]
+    assert code(call) == (409, "workflow_broken")
 
 
-def test_a_sidecar_comes_beside_its_file(calls: Calls) -> None:
-    """As a field or as a file of the form; it decides which inputs there are."""
-    graph, sidecar = json.dumps(WORKFLOWS["nap"]), '[inputs.seconds]\ntargets = ["8.seconds"]\n'
+async def test_a_poll_costs_nothing_while_nothing_changes(server: Asked) -> None:
+    """With the tag of what it has a page is told that nothing changed, until something does."""
+    client = await server.by()
+    await client.put("/api/workflows/hearts", content=TEXT_TO_IMAGE)
+    for path in ("/api/workflows", "/api/workflows/hearts"):
+        tag = (await client.get(path)).headers["etag"]
+        same = await client.get(path, headers={"If-None-Match": tag})
+        assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
 
-    for sent in (sidecar, ("nap.toml", sidecar)):
-        answer = calls.client.put(
-            "/api/workflows/rest",
-            files={"file": ("nap.json", graph)} | ({"sidecar": sent} if sent != sidecar else {}),
-            data={"sidecar": sidecar} if sent == sidecar else {},
-        )
-        assert answer.status_code in (200, 201), answer.text
-        assert list(answer.json()["inputs"]["properties"]) == ["seconds"]
+        form = {"file": TEXT_TO_IMAGE, "sidecar": f"# {path}\n{SIDECAR}".encode()}
+        await client.put("/api/workflows/hearts", files=form)
+
+        assert (await client.get(path, headers={"If-None-Match": tag})).status_code == 200
 
 
-def test_published_workflows_outlive_the_server(tmp_path: Path, engine: str) -> None:
-    """They are kept beside the jobs, and what never was one is not."""
-    with calling(tmp_path, engine) as first:
-        put(first, "mine", TEXT_TO_IMAGE)
-        refused = put(first, "bad", PICTURE)
-        assert refused.status_code == 422, refused.text
+async def test_a_picture_is_served_as_nothing_but_a_picture(server: Asked, folder: Path) -> None:
+    """Its address changes with it, so it can be kept; a browser runs nothing of it."""
+    client = await server.by()
+    (folder / "fox.png").write_bytes(PICTURE)
+    (folder / "hearts.json").write_bytes(TEXT_TO_IMAGE)
+    await until(lambda: len(server.host.catalog) == 2)
+    detail = await document(client, "/api/workflows/fox")
 
-    with calling(tmp_path, engine) as second:
-        assert listed(second)["mine"]["source"] == "published"
-        assert "bad" not in listed(second)
+    picture = await client.get(detail["thumbnail_url"])
+    head = await client.head("/api/workflows/fox/thumbnail")
+    again = await client.get(
+        "/api/workflows/fox/thumbnail", headers={"If-None-Match": picture.headers["etag"]}
+    )
+    none = await client.get("/api/workflows/hearts/thumbnail")
+
+    assert (picture.status_code, picture.content) == (200, PICTURE)
+    assert picture.headers["content-type"] == "image/png"
+    assert picture.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in picture.headers["content-security-policy"]
+    assert "immutable" in picture.headers["cache-control"]
+    assert (head.content, head.headers["content-length"]) == (b"", str(len(PICTURE)))
+    assert "immutable" not in head.headers["cache-control"]
+    assert again.status_code == 304
+    assert code(none) == (404, "not_found")
+    assert (await document(client, "/api/workflows/hearts"))["thumbnail_url"] is None
+
+
+async def test_what_is_not_read_yet_is_waited_for_and_then_promised(
+    tmp_path: Path, folder: Path
+) -> None:
+    """A server answers before a large folder is read; who asks too early is told to come again."""
+    for number in range(300):
+        (folder / f"w{number}.json").write_bytes(TEXT_TO_IMAGE)
+    async with asked(tmp_path / "data", workflows=folder) as server:
+        assert not server.host.catalog.is_read
+        with pytest.raises(ServerStarting):
+            await read_catalog(server.host, patience=0)
+        with pytest.raises(ServerStarting):
+            await offered(server.host, Caller(), "w299", patience=0)
+
+        listed = await document(await server.by(), "/api/workflows")
+
+    assert len(listed["workflows"]) == 300
+
+
+# What a backend's nodes say
+
+
+async def test_limits_and_choices_are_those_of_the_backends(
+    tmp_path: Path, folder: Path, engine: RunningEngine
+) -> None:
+    """They are there once a backend told its nodes, and still after a restart while it is down."""
+    (folder / "hearts.json").write_bytes(TEXT_TO_IMAGE)
+    backends = (BackendSettings(engine.url),)
+    async with asked(tmp_path / "data", workflows=folder, backends=backends) as server:
+        await until(lambda: bool(server.host.catalog.nodes))
+        await server.host.catalog.wait_until_read()
+        first = await document(await server.by(), "/api/workflows/hearts")
+    with running_engine() as other:
+        backends = (BackendSettings(other.url),)
+        async with asked(tmp_path / "other", workflows=folder, backends=backends) as server:
+            await until(lambda: bool(server.host.catalog.nodes))
+    async with asked(tmp_path / "other", workflows=folder, backends=backends) as server:
+        after = await document(await server.by(), "/api/workflows/hearts")
+        assert not any(member.is_up for member in server.host.fleet.members)
+
+    steps = first["inputs"]["properties"]["steps"]
+    assert first["is_described"] and "maximum" in steps and steps["x-kind"] == "integer"
+    assert after["is_described"] and after["inputs"] == first["inputs"]
+
+
+async def test_drift_is_told_before_a_caller_finds_out(
+    tmp_path: Path, folder: Path, engine: RunningEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The list and the detail say which backend lacks what, by its id; the log says it once."""
+    graph = json.loads(TEXT_TO_IMAGE)
+    graph["99"] = {"class_type": "NotThere", "inputs": {}}
+    graph["98"] = {"class_type": "SaveImage", "inputs": {"images": ["99", 0]}}
+    (folder / "hearts.json").write_text(json.dumps(graph), encoding="utf-8")
+    backends = (BackendSettings(engine.url),)
+    async with asked(tmp_path / "data", workflows=folder, backends=backends) as server:
+        await until(lambda: bool(server.host.catalog.drift("hearts")))
+        answer = await (await server.by()).get("/api/workflows")
+        detail = await document(await server.by(), "/api/workflows/hearts")
+        [member] = server.host.fleet.members
+
+    assert answer.json()["workflows"][0]["drifted"] == [member.id]
+    [drift] = detail["drift"]
+    assert (drift["backend"], drift["node"], drift["what"]) == (member.id, "99", "unknown_node")
+    assert engine.url not in answer.text + json.dumps(detail)
+    told = [one for one in caplog.records if "does not fit" in one.getMessage()]
+    assert len(told) == 1
+
+
+# What a file would be
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "status", "code"),
-    [
-        ("nap", TEXT_TO_IMAGE, 409, "workflow_in_folder"),
-        ("..", TEXT_TO_IMAGE, 404, "not_found"),
-        ("a%20b%2Fc", TEXT_TO_IMAGE, 404, "not_found"),
-        ("a*b", TEXT_TO_IMAGE, 409, "workflow_name_refused"),
-        ("mine", b"", 422, "invalid_request"),
-        ("mine", b"{}", 422, "workflow_unreadable"),
-        ("mine", PICTURE, 422, "workflow_unreadable"),
-    ],
+    ("content", "first"), [(TEXT_TO_IMAGE, "prompt"), (PICTURE, "width")], ids=["graph", "picture"]
 )
-def test_what_cannot_be_published_is_told(
-    calls: Calls, name: str, content: bytes, status: int, code: str
+async def test_a_file_can_be_inspected(server: Asked, content: bytes, first: str) -> None:
+    """Its inputs and outputs are told, and nothing of it is kept."""
+    client = await server.by()
+
+    answer = await client.post("/api/workflows/inspect?name=My Hearts", content=content)
+
+    found = answer.json()
+    assert answer.status_code == 200
+    assert (found["name"], found["convention"]) == ("My-Hearts", "inference")
+    assert first in found["inputs"]["properties"] and found["outputs"]
+    assert found["drift"] == found["fits"] == []
+    assert len(server.host.catalog) == 0
+
+
+async def test_a_form_brings_a_file_its_name_and_its_sidecar(
+    tmp_path: Path, engine: RunningEngine
 ) -> None:
-    """A name of the folder's, one that nothing can have, what is no workflow: nothing changes."""
-    before = listed(calls)
+    """As a browser sends them; and each backend is told to fit or not."""
+    backends = (BackendSettings(engine.url),)
+    async with asked(tmp_path / "data", backends=backends) as server:
+        await until(lambda: bool(server.host.catalog.nodes))
+        client = await server.by()
+        form = {"file": ("Red Hearts.json", TEXT_TO_IMAGE), "sidecar": (None, SIDECAR)}
+        found = (await client.post("/api/workflows/inspect", files=form)).json()
+        [member] = server.host.fleet.members
 
-    answer = put(calls, name, content)
-
-    assert answer.status_code in (status, 405), answer.text
-    if answer.status_code == status:
-        assert answer.json()["error"]["code"] == code
-    assert listed(calls) == before
-
-
-def test_a_file_is_inspected_and_not_kept(calls: Calls) -> None:
-    """Its inputs and outputs, and which backends it fits; nothing of it stays."""
-    before = listed(calls)
-
-    found = calls.client.post(
-        "/api/workflows/inspect", files={"file": ("portrait.json", TEXT_TO_IMAGE)}
+    assert (found["name"], found["title"], found["convention"]) == (
+        *("Red-Hearts", "Hearts"),
+        "sidecar",
     )
-
-    document = found.json()
-    assert (found.status_code, document["name"]) == (200, "portrait")
-    assert "prompt" in document["inputs"]["properties"]
-    assert [fit["fits"] for fit in document["fits"]] == [True]
-    assert listed(calls) == before
-    for content in (b"no workflow", PICTURE):
-        refused = calls.client.post("/api/workflows/inspect", content=content)
-        assert refused.status_code == 422
-        assert refused.json()["error"]["message"]
+    assert list(found["inputs"]["properties"]) == ["prompt"]
+    assert found["fits"] == [{"backend": member.id, "fits": True}]
 
 
-def test_inspecting_tells_where_it_would_not_run(calls: Calls) -> None:
-    """A model that the backend lacks, by node and input, with the nearest that it has."""
-    graph = json.loads(TEXT_TO_IMAGE)
-    loader = next(id for id, node in graph.items() if "ckpt_name" in node["inputs"])
-    graph[loader]["inputs"]["ckpt_name"] = "nobody.safetensors"
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"content": b""}, (422, "invalid_request")),
+        ({"content": b"\x00" * 100}, (422, "workflow_unreadable")),
+        ({"content": b"[" * 100_000}, (422, "workflow_unreadable")),
+        ({"content": (EXAMPLES / "sketch.png").read_bytes()}, (422, "workflow_unreadable")),
+        ({"content": b" " * 2000}, (413, "payload_too_large")),
+        ({"files": {"sidecar": (None, SIDECAR)}}, (422, "invalid_request")),
+        ({"files": {"flie": ("a.json", b"{}")}}, (422, "invalid_request")),
+        ({"files": {"file": ("a.json", b"")}}, (422, "invalid_request")),
+        ({"files": {"file": ("a.json", b" " * 3000)}}, (413, "payload_too_large")),
+        (
+            {"files": {"file": ("a.json", b"{}"), "sidecar": ("a.toml", b"\xff")}},
+            (422, "invalid_request"),
+        ),
+        (
+            {"files": {"file": ("a.json", TEXT_TO_IMAGE), "sidecar": ("a.toml", b"titel = 1")}},
+            (422, "workflow_unreadable"),
+        ),
+        (
+            {"content": b"no form", "headers": {"Content-Type": "multipart/form-data"}},
+            (422, "invalid_request"),
+        ),
+    ],
+    ids=str,
+)
+async def test_what_is_no_workflow_is_refused_with_a_reason(
+    tmp_path: Path, body: dict[str, Any], expected: tuple[int, str]
+) -> None:
+    """No body makes a server error, and none is kept."""
+    is_large = expected[0] == 413
+    caps = {"body_cap": 1024, "upload_cap": 1024} if is_large else {}
+    async with asked(tmp_path / "data", **caps) as server:
+        client = await server.by()
+        inspected = await client.post("/api/workflows/inspect", **body)
+        put = await client.put("/api/workflows/hearts", **body)
 
-    found = calls.client.post("/api/workflows/inspect", json=graph).json()
-
-    assert [fit["fits"] for fit in found["fits"]] == [False]
-    [drift] = found["drift"]
-    assert (drift["node"], drift["input"], drift["what"]) == (loader, "ckpt_name", "missing_model")
-    assert "nobody.safetensors" in drift["message"]
-
-
-def test_drift_is_told_before_a_caller_finds_out(calls: Calls) -> None:
-    """A workflow whose node a backend does not have says so in the list, without addresses."""
-    graph = WORKFLOWS["nap"] | {"9": {"class_type": "PreviewAnything", "inputs": {}}}
-
-    (folder(calls) / "adrift.json").write_text(json.dumps(graph), encoding="utf-8")
-    wait_until(lambda: bool(listed(calls).get("adrift", {}).get("drifted")), seconds=10)
-
-    detail = calls.client.get("/api/workflows/adrift").json()
-    [backend] = calls.client.get("/api/backends").json()["backends"]
-    assert listed(calls)["adrift"]["drifted"] == [backend["id"]]
-    assert detail["drift"][0]["what"] == "unknown_node"
-    assert backend["url"] not in json.dumps(detail)
-
-
-def test_each_workflow_has_a_typed_path(calls: Calls) -> None:
-    """The OpenAPI document names it, titled and described, with its inputs as JSON and as form."""
-    document = calls.client.get("/openapi.json").json()
-
-    operation = document["paths"]["/api/workflows/scale/jobs"]["post"]
-    content = operation["requestBody"]["content"]
-    body = content["application/json"]["schema"]["properties"]
-    assert list(body["inputs"]["properties"]) == ["image", "width"]
-    assert {"metadata", "priority"} <= body.keys()
-    form = content["multipart/form-data"]["schema"]["properties"]
-    assert form["image"]["format"] == "binary"
-    assert form["width"]["type"] == "integer"
-    ids = [one["operationId"] for path in document["paths"].values() for one in path.values()]
-    assert len(ids) == len(set(ids))
-    put(calls, "later", TEXT_TO_IMAGE)
-    assert "/api/workflows/later/jobs" in calls.client.get("/openapi.json").json()["paths"]
+        assert code(inspected) == code(put) == expected
+        assert len(server.host.catalog) == 0
+        assert await server.host.publishing.reload() is None and len(server.host.catalog) == 0
 
 
-def test_a_thumbnail_is_the_picture_beside_the_file(calls: Calls) -> None:
-    """It is told in the list and served so that nothing in it can run."""
-    (folder(calls) / "scale.png").write_bytes(PICTURE)
-    wait_until(lambda: listed(calls)["scale"]["thumbnail_url"] is not None, seconds=10)
-
-    answer = calls.client.get(listed(calls)["scale"]["thumbnail_url"])
-
-    assert (answer.status_code, answer.content) == (200, PICTURE)
-    assert answer.headers["Content-Type"] == "image/png"
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert "sandbox" in answer.headers["Content-Security-Policy"]
-    assert calls.client.get("/api/workflows/nap/thumbnail").status_code == 404
+def test_a_cap_of_its_own_is_within_the_usual_ones() -> None:
+    """What is kept in memory for as long as it is on offer is no film."""
+    assert MOST_BYTES == 32 * 2**20
 
 
-async def test_a_key_sees_only_its_workflows(server: Asked) -> None:
-    """Others are not there for it, in the list, by name, or in the document."""
+# What is put on offer
+
+
+async def test_a_published_workflow_lasts(tmp_path: Path) -> None:
+    """It is on offer at once, replaced by the next, there after a restart, and gone once deleted."""
+    async with asked(tmp_path) as server:
+        client = await server.by()
+        new = await client.put("/api/workflows/hearts", content=IMAGE_TO_IMAGE)
+        form = {"file": ("x.json", TEXT_TO_IMAGE), "sidecar": ("x.toml", SIDECAR.encode())}
+        other = await client.put("/api/workflows/hearts", files=form)
+    async with asked(tmp_path) as server:
+        client = await server.by()
+        after = await document(client, "/api/workflows/hearts")
+        gone = await client.delete("/api/workflows/hearts")
+        again = await client.delete("/api/workflows/hearts")
+    async with asked(tmp_path) as server:
+        client = await server.by()
+        listed = await document(client, "/api/workflows")
+
+    assert (new.status_code, other.status_code) == (201, 200)
+    assert new.headers["location"] == "/api/workflows/hearts"
+    assert "image" in new.json()["inputs"]["properties"]
+    assert (other.json()["title"], other.json()["source"]) == ("Hearts", "published")
+    assert after == other.json()
+    assert (gone.status_code, code(again)) == (204, (404, "workflow_not_found"))
+    assert listed["workflows"] == []
+
+
+@pytest.mark.parametrize("name", ["a b", "..", "-x", "x" * 121, "con", "Gr%C3%BC%C3%9Fe"])
+async def test_a_name_has_to_be_one_that_a_file_gives(server: Asked, name: str) -> None:
+    """Names go into addresses, shells and files, so not every text is one."""
+    client = await server.by()
+
+    answer = await client.put(f"/api/workflows/{name.replace('..', '%2e%2e')}", content=b"{}")
+
+    assert answer.status_code in (404, 405, 409)
+    assert len(server.host.catalog) == 0
+    if answer.status_code == 409:
+        assert code(answer) == (409, "workflow_name_refused")
+
+
+async def test_names_that_differ_only_in_case_are_one(server: Asked) -> None:
+    """Not every disk tells them apart, nor does every reader."""
+    client = await server.by()
+    await client.put("/api/workflows/hearts", content=TEXT_TO_IMAGE)
+
+    answer = await client.put("/api/workflows/Hearts", content=TEXT_TO_IMAGE)
+
+    assert code(answer) == (409, "workflow_name_refused")
+    assert "'hearts'" in answer.json()["error"]["message"]
+
+
+async def test_the_folders_names_are_the_folders(server: Asked, folder: Path) -> None:
+    """Nobody replaces or takes away over HTTP what lies in the folder."""
+    client = await server.by()
+    (folder / "hearts.json").write_bytes(TEXT_TO_IMAGE)
+    await until(lambda: "hearts" in server.host.catalog)
+
+    put = await client.put("/api/workflows/hearts", content=IMAGE_TO_IMAGE)
+    deleted = await client.delete("/api/workflows/hearts")
+
+    assert code(put) == code(deleted) == (409, "workflow_in_folder")
+    assert "hearts.json" in put.json()["error"]["message"]
+
+
+async def test_what_another_process_published_is_offered_once_it_is_read_again(
+    tmp_path: Path,
+) -> None:
+    """`Publishing.reload` takes what the store has, whoever put it there."""
+    async with asked(tmp_path) as server:
+        client = await server.by()
+        await client.put("/api/workflows/hearts", content=TEXT_TO_IMAGE)
+        await server.host.catalog.set_published([])
+        assert code(await client.get("/api/workflows/hearts")) == (404, "workflow_not_found")
+
+        await server.host.publishing.reload()
+
+        assert (await client.get("/api/workflows/hearts")).status_code == 200
+
+
+async def test_a_full_disk_takes_no_workflows(tmp_path: Path) -> None:
+    """The cap on all that is kept counts for them, too."""
+    async with asked(tmp_path, disk_cap=10) as server:
+        client = await server.by()
+        asset = {"file": ("a.txt", b"ten bytes."), "content_type": (None, "text/plain")}
+        await client.post("/api/v2/assets", files={**asset, "file_path": (None, "a.txt")})
+
+        answer = await client.put("/api/workflows/hearts", content=TEXT_TO_IMAGE)
+
+        assert code(answer) == (507, "disk_cap_reached")
+        assert len(server.host.catalog) == 0
+
+
+# Who may
+
+
+async def test_a_key_sees_the_workflows_that_it_may_run(server: Asked, folder: Path) -> None:
+    """The others are not there for it: no list, detail, picture, hint or path tells of them."""
     admin = await server.with_key("admin", is_admin=True)
-    for name in ("mine", "other"):
-        content = json.dumps(WORKFLOWS["nap"]).encode()
-        answer = await admin.put(f"/api/workflows/{name}", content=content)
-        assert answer.status_code == 201, answer.text
-    app = await server.with_key("app", workflows=["mine"])
+    for name in ("hearts", "hearts2", "secret"):
+        await admin.put(f"/api/workflows/{name}", content=PICTURE)
+    (folder / "secret2.json").write_bytes(b"{")
+    await until(lambda: "secret2" in server.host.catalog)
+    narrow = await server.with_key("narrow", workflows=["hearts"])
 
-    names = [one["name"] for one in (await app.get("/api/workflows")).json()["workflows"]]
-    paths = (await app.get("/openapi.json")).json()["paths"]
+    listed = await document(narrow, "/api/workflows")
+    openapi = await document(narrow, "/openapi.json")
+    unseen = [
+        await narrow.get("/api/workflows/secret"),
+        await narrow.get("/api/workflows/secret/thumbnail"),
+        await narrow.get("/api/workflows/hearts3"),
+    ]
 
-    assert names == ["mine"]
-    assert "/api/workflows/mine/jobs" in paths
-    assert "/api/workflows/other/jobs" not in paths
-    for path in ("/api/workflows/other", "/api/workflows/other/thumbnail"):
-        assert (await app.get(path)).status_code == 404
-    for method in ("PUT", "DELETE"):
-        answer = await app.request(method, "/api/workflows/mine", content=TEXT_TO_IMAGE)
-        assert answer.status_code == 403
-    assert (await app.post("/api/workflows/inspect", content=TEXT_TO_IMAGE)).status_code == 403
+    assert [one["name"] for one in listed["workflows"]] == ["hearts"]
+    assert listed["problems"] == []
+    typed = [path for path in openapi["paths"] if path.startswith("/api/workflows/")]
+    assert [path for path in typed if "{" not in path and "inspect" not in path] == [
+        "/api/workflows/hearts/jobs"
+    ]
+    assert {code(answer) for answer in unseen} == {(404, "workflow_not_found")}
+    assert unseen[2].json()["error"]["details"] == {"nearest": ["hearts"]}
+    assert (await narrow.get("/api/workflows/hearts/thumbnail")).status_code == 200
+    assert len((await document(admin, "/api/workflows"))["workflows"]) == 4
+
+
+async def test_publishing_takes_a_key_that_may(server: Asked) -> None:
+    """And one that may run some workflows only publishes under their names only."""
+    plain = await server.with_key("plain")
+    graphs = await server.with_key("graphs", may_graphs=True)
+    narrow = await server.with_key("narrow", may_publish=True, workflows=["hearts"])
+    path, body = "/api/workflows/hearts", {"content": TEXT_TO_IMAGE}
+
+    assert code(await plain.put(path, **body)) == (403, "forbidden")
+    assert code(await plain.delete(path)) == (403, "forbidden")
+    assert code(await plain.post("/api/workflows/inspect", **body)) == (403, "forbidden")
+    assert code(await graphs.put(path, **body)) == (403, "forbidden")
+    assert (await graphs.post("/api/workflows/inspect", **body)).status_code == 200
+    assert (await narrow.put(path, **body)).status_code == 201
+    assert code(await narrow.put("/api/workflows/other", **body)) == (403, "forbidden")
+    assert (await narrow.delete(path)).status_code == 204
+
+
+# What the document says
+
+
+async def test_each_workflow_has_a_path_of_its_own(
+    tmp_path: Path, folder: Path, engine: RunningEngine
+) -> None:
+    """Typed, titled and described, as JSON and as a form; and the document is a valid one."""
+    (folder / "hearts.json").write_bytes(TEXT_TO_IMAGE)
+    (folder / "hearts.toml").write_text('title = "Hearts"\ndescription = "Paints."', "utf-8")
+    (folder / "repaint.json").write_bytes(IMAGE_TO_IMAGE)
+    (folder / "日本.json").write_bytes(TEXT_TO_IMAGE)
+    (folder / "中国.json").write_bytes(TEXT_TO_IMAGE)
+    backends = (BackendSettings(engine.url),)
+    async with asked(tmp_path / "data", workflows=folder, backends=backends) as server:
+        await until(lambda: bool(server.host.catalog.nodes))
+        told = await document(await server.by(), "/openapi.json")
+
+    hearts = told["paths"]["/api/workflows/hearts/jobs"]["post"]
+    bodies = hearts["requestBody"]["content"]
+    inputs = bodies["application/json"]["schema"]["properties"]["inputs"]
+    assert (hearts["summary"], hearts["description"]) == ("Hearts", "Paints.")
+    assert inputs["properties"]["steps"]["maximum"] > 0
+    assert inputs["additionalProperties"] is False
+    assert {"metadata", "priority"} <= bodies["application/json"]["schema"]["properties"].keys()
+    repaint = told["paths"]["/api/workflows/repaint/jobs"]["post"]["requestBody"]["content"]
+    form = repaint["multipart/form-data"]["schema"]["properties"]
+    assert (form["image"]["format"], form["steps"]["type"]) == ("binary", "integer")
+    created = hearts["responses"]["201"]["content"]["application/json"]["schema"]
+    assert created == {"$ref": "#/components/schemas/Job"}
+    paths = told["paths"].values()
+    ids = [one["operationId"] for path in paths for one in path.values()]
+    assert len(ids) == len(set(ids))
+    schemathesis.openapi.from_dict(told).validate()
+
+
+async def test_the_document_follows_the_catalogue(server: Asked) -> None:
+    """A path comes with its workflow, changes with it, and goes with it."""
+    client = await server.by()
+    path = "/api/workflows/hearts/jobs"
+    before = (await document(client, "/openapi.json"))["paths"]
+    form = {"file": ("x.json", TEXT_TO_IMAGE), "sidecar": (None, SIDECAR)}
+    await client.put("/api/workflows/hearts", files=form)
+    first = (await document(client, "/openapi.json"))["paths"]
+    form["sidecar"] = (None, SIDECAR.replace("Hearts", "Red hearts"))
+    await client.put("/api/workflows/hearts", files=form)
+    second = (await document(client, "/openapi.json"))["paths"]
+    await client.delete("/api/workflows/hearts")
+    after = (await document(client, "/openapi.json"))["paths"]
+
+    assert path not in before
+    assert first[path]["post"]["summary"] == "Hearts"
+    assert second[path]["post"]["summary"] == "Red hearts"
+    assert path not in after

@@ -228,25 +228,6 @@ async def test_beside_another_version_nothing_is_touched(tmp_path: Path) -> None
     assert found == ("0001",)
 
 
-async def test_a_database_of_before_keys_gets_them(tmp_path: Path) -> None:
-    """What version 0001 kept is there after the step to keys."""
-    async with Store.open(tmp_path) as store:
-        job_id = await succeeded(store, expires_at=9e9)
-    connection = sqlite3.connect(tmp_path / DATABASE_NAME)
-    try:
-        connection.executescript(
-            "DROP TABLE keys; DROP TABLE counters; DROP INDEX jobs_unfinished;"
-            "UPDATE alembic_version SET version_num = '0001'"
-        )
-    finally:
-        connection.close()
-
-    async with Store.open(tmp_path) as store:
-        await store.keys.add(FULL, "hash")
-        assert (await store.jobs.get(job_id)).id == job_id
-        assert await store.keys.list() == (FULL,)
-
-
 @pytest.mark.parametrize(
     ("text", "rate"),
     [

@@ -262,7 +262,7 @@ class Attempt:
         least, most = 0.0, 0.0
         if (here := self._rest_of_steps(now)) is not None:
             least, most = here, here * _AT_MOST
-        elif self._node in usual:
+        elif self._node is not None and self._node in usual:
             least, most = _rest(usual[self._node], now - self._node_since)
         return (max(0.0, least + mean - spread), most + mean + spread)
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import uuid4
 
 from comfyserve.engine.files import FileName
 from comfyserve.engine.folders import Folders
@@ -193,10 +194,17 @@ def _append(context: Context, name: str, line: str) -> None:
 
 
 def _write(context: Context, file: FileName, content: bytes, size: int) -> None:
-    with file.writable(context.folders).open("wb") as target:
-        for chunk in _chunks(content, size):
-            context.check_interrupted()
-            target.write(chunk)
+    # Whoever is sent the file that had the name before still gets that one whole.
+    target = file.writable(context.folders)
+    arriving = target.with_name(f".{uuid4().hex}")
+    try:
+        with arriving.open("wb") as written:
+            for chunk in _chunks(content, size):
+                context.check_interrupted()
+                written.write(chunk)
+        arriving.replace(target)
+    finally:
+        arriving.unlink(missing_ok=True)
 
 
 def _chunks(content: bytes, size: int) -> Iterator[bytes]:

@@ -132,11 +132,9 @@ class JobQueue:
         if extra_data:
             self._extra_data[job.id] = dict(extra_data)
         try:
+            # Told before it is done: who claims then gets the job in the same transaction.
             record, place = await self._jobs.submit(
-                job,
-                most_waiting=self._most_waiting,
-                key=key,
-                asked=self._stir,  # who claims now gets it in the same transaction
+                job, most_waiting=self._most_waiting, key=key, asked=self._stir
             )
         except Exception:
             self._extra_data.pop(job.id, None)
@@ -173,12 +171,7 @@ class JobQueue:
     ) -> Page[Standing]:
         """The jobs that fit all that is given, newest first. Raises `InvalidCursor`."""
         return await self._standings.list(
-            owner,
-            statuses=statuses,
-            workflow=workflow,
-            labels=labels,
-            cursor=cursor,
-            limit=limit,
+            owner, statuses=statuses, workflow=workflow, labels=labels, cursor=cursor, limit=limit
         )
 
     async def graph(self, job_id: str, owner: str | None = None) -> Graph:
@@ -247,7 +240,6 @@ class JobQueue:
         """
         # Cleared before looking, so that a job that comes meanwhile is not slept through.
         self._work.clear()
-        claim: Claim | None = None
         try:
             claim = await self._jobs.claim(holder, offers, lease=lease, bonus=self._bonus)
         except BaseException:

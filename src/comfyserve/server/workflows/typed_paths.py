@@ -115,7 +115,7 @@ def _bodies(call: Document, workflow: Workflow, title: str) -> Document:
     inputs = inputs_schema(workflow.parameters) | {"title": title}
     named: Document = inputs["properties"]
     fields = {one.name: _form_field(one, named[one.name]) for one in workflow.parameters}
-    besides = {name: call["properties"][name] for name in _IN_FORMS}
+    besides = {name: call["properties"][name] for name in _IN_FORMS} | {"inputs": inputs}
     form = {"type": "object", "title": title, "properties": fields | besides}
     body = call | {"title": title, "properties": call["properties"] | {"inputs": inputs}}
     return {"application/json": {"schema": body}, "multipart/form-data": {"schema": form}}
@@ -131,8 +131,8 @@ def _form_field(parameter: Parameter, schema: Document) -> Document:
     return {"type": "string", "format": "binary", **told}
 
 
-_IN_FORMS: Final = ("metadata", "priority")
-"""What a form may say besides the inputs."""
+_IN_FORMS: Final = ("metadata", "priority", "extra_data", "id")
+"""What a form may say besides the inputs; an input of such a name stands in ``inputs``."""
 
 _NOT_IDS: Final = re.compile(r"[^A-Za-z0-9_]+")
 
