@@ -187,6 +187,7 @@ async def open_host(settings: Settings, *, watch: Watch | None = None) -> AsyncI
             queue_timeout=settings.queue_timeout,
             watch=watch,
             bonus=settings.warm_bonus,
+            expect=lambda record, place: dispatcher.expected_wait(record, place),
         )
         asset_library = AssetLibrary(
             store.assets,

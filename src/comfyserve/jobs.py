@@ -162,6 +162,17 @@ class Usual:
     mean: float
     spread: float = 0.0
 
+    def rest(self, spent: float) -> tuple[float, float]:
+        """The least and the most that is left of it after *spent* seconds.
+
+        Past its time nobody knows, but it is never less than nothing.
+
+        >>> Usual(10.0, 2.0).rest(4.0), Usual(10.0, 2.0).rest(60.0)
+        ((4.0, 8.0), (0.0, 2.0))
+        """
+        left = self.mean - spent
+        return max(0.0, left - self.spread), max(0.0, left) + self.spread
+
 
 @dataclass(frozen=True, slots=True)
 class UsualTimes:

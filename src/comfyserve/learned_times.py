@@ -32,6 +32,9 @@ MOST_SUBJECTS: Final = 500
 MOST_NODES: Final = 50
 """Nodes of one kind of job whose times are kept, the slowest."""
 
+MOST_BACKENDS: Final = 32
+"""Backends of one kind of job whose times are kept, those that ran it last."""
+
 SAVED_EVERY: Final = 5.0
 """Seconds in which what is learned is gathered before it is written."""
 
@@ -55,9 +58,14 @@ def subject_of(workflow: str | None, graph: Graph) -> str:
     Graphs with the same nodes, joined in the same way, look the same whatever their values are.
     """
     if workflow is not None:
-        return f"workflow:{workflow}"
+        return kind_of(workflow)
     shape = json.dumps(_shape(graph), separators=(",", ":"))
     return "graph:" + hashlib.blake2b(shape.encode(), digest_size=_HASH_BYTES).hexdigest()
+
+
+def kind_of(workflow: str) -> str:
+    """The subject of all jobs of that workflow."""
+    return f"workflow:{workflow}"
 
 
 class LearnedTimes:
@@ -75,6 +83,7 @@ class LearnedTimes:
         self._news = asyncio.Event()
         for one in sorted(known, key=lambda one: one.seen_at):
             self._keep(one)
+            self._forget_oldest()
 
     @classmethod
     @asynccontextmanager
@@ -102,6 +111,8 @@ class LearnedTimes:
             for node, seconds in _that_matter(timings).items():
                 self._take_in((subject, place, node), seconds)
             self._drop_quickest(subject, place)
+        for kind in (_ANY, subject):
+            self._forget_backends(kind)
         self._forget_oldest()
         self._news.set()
 
@@ -156,6 +167,14 @@ class LearnedTimes:
         nodes = [one for key, one in kept.items() if key[1] == backend and key[2] != _ANY]
         for one in sorted(nodes, key=lambda one: one.mean, reverse=True)[MOST_NODES:]:
             self._drop(kept, (subject, backend, one.node))
+
+    def _forget_backends(self, subject: str) -> None:
+        """Backends come and go; those that did not run it for the longest time go first."""
+        kept = self._subjects[subject]
+        wholes = [one for key, one in kept.items() if key[1] != _ANY and key[2] == _ANY]
+        for one in sorted(wholes, key=lambda one: one.seen_at)[:-MOST_BACKENDS]:
+            for key in [key for key in kept if key[1] == one.backend]:
+                self._drop(kept, key)
 
     def _forget_oldest(self) -> None:
         while len(self._subjects) > MOST_SUBJECTS + 1:  # all jobs are a kind too

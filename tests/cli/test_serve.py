@@ -21,6 +21,7 @@ from comfyserve.settings import BackendSettings
 from tests.engines import engine_environment, running_engine
 from tests.servers import RunningServer, running_server
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 NOBODY = "http://127.0.0.1:9"
 SECONDS = 30.0
 
@@ -65,6 +66,23 @@ def test_it_says_where_it_listens_and_stops_when_asked(server: RunningServer) ->
     assert (code, server.stdout) == (0, f"comfyserve listening on {server.url}\n")
     for told in (server.url, f"{server.url}/docs", str(server.folder), NOBODY, "Stopping"):
         assert told in server.stderr
+
+
+def test_a_folder_of_workflows_is_the_first_argument(tmp_path: Path) -> None:
+    """Its files are served by their names; one that is not there is one sentence, and no server."""
+    folder = tmp_path / "wörk flows"
+    folder.mkdir()
+    (folder / "hearts.json").write_bytes((EXAMPLES / "text_to_image.json").read_bytes())
+
+    missing = run(tmp_path, "none", "--backend", NOBODY, "--port", "0")
+    with running_server(tmp_path / "data", backends=[NOBODY], workflows=folder) as server:
+        status, listed = get(f"{server.url}/api/workflows")
+        server.stop()
+
+    assert missing.returncode != 0
+    assert (missing.stdout, "none, but it does not exist" in missing.stderr) == ("", True)
+    assert (status, [one["name"] for one in json.loads(listed)["workflows"]]) == (200, ["hearts"])
+    assert str(folder) in server.stderr
 
 
 def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:

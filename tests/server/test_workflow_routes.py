@@ -29,9 +29,12 @@ MEDIA = TESTS / "workflows" / "media"
 PICTURE = (MEDIA / "text.png").read_bytes()
 """A picture that carries a workflow."""
 
-SIDECAR = (
-    'title = "Hearts"\ndescription = "Paints hearts."\n[inputs.prompt]\ntargets = ["6.text"]\n'
-)
+SIDECAR = """
+title = "Hearts"
+description = "Paints hearts."
+[inputs.prompt]
+targets = ["6.text"]
+"""
 
 Document = dict[str, Any]
 
@@ -145,7 +148,7 @@ async def test_a_poll_costs_nothing_while_nothing_changes(server: Asked) -> None
         same = await client.get(path, headers={"If-None-Match": tag})
         assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
 
-        form = {"file": TEXT_TO_IMAGE, "sidecar": f"# {path}\n{SIDECAR}".encode()}
+        form: dict[str, Any] = {"file": TEXT_TO_IMAGE, "sidecar": f"# {path}\n{SIDECAR}".encode()}
         await client.put("/api/workflows/hearts", files=form)
 
         assert (await client.get(path, headers={"If-None-Match": tag})).status_code == 200
@@ -273,7 +276,10 @@ async def test_a_form_brings_a_file_its_name_and_its_sidecar(
     async with asked(tmp_path / "data", backends=backends) as server:
         await until(lambda: bool(server.host.catalog.nodes))
         client = await server.by()
-        form = {"file": ("Red Hearts.json", TEXT_TO_IMAGE), "sidecar": (None, SIDECAR)}
+        form: dict[str, Any] = {
+            "file": ("Red Hearts.json", TEXT_TO_IMAGE),
+            "sidecar": (None, SIDECAR),
+        }
         found = (await client.post("/api/workflows/inspect", files=form)).json()
         [member] = server.host.fleet.members
 
@@ -325,7 +331,8 @@ async def test_what_is_no_workflow_is_refused_with_a_reason(
 
         assert code(inspected) == code(put) == expected
         assert len(server.host.catalog) == 0
-        assert await server.host.publishing.reload() is None and len(server.host.catalog) == 0
+        await server.host.publishing.reload()
+        assert len(server.host.catalog) == 0
 
 
 def test_a_cap_of_its_own_is_within_the_usual_ones() -> None:
@@ -337,11 +344,14 @@ def test_a_cap_of_its_own_is_within_the_usual_ones() -> None:
 
 
 async def test_a_published_workflow_lasts(tmp_path: Path) -> None:
-    """It is on offer at once, replaced by the next, there after a restart, and gone once deleted."""
+    """It is on offer at once and replaced by the next, outlives a restart, and can be deleted."""
     async with asked(tmp_path) as server:
         client = await server.by()
         new = await client.put("/api/workflows/hearts", content=IMAGE_TO_IMAGE)
-        form = {"file": ("x.json", TEXT_TO_IMAGE), "sidecar": ("x.toml", SIDECAR.encode())}
+        form: dict[str, Any] = {
+            "file": ("x.json", TEXT_TO_IMAGE),
+            "sidecar": ("x.toml", SIDECAR.encode()),
+        }
         other = await client.put("/api/workflows/hearts", files=form)
     async with asked(tmp_path) as server:
         client = await server.by()
@@ -417,7 +427,10 @@ async def test_a_full_disk_takes_no_workflows(tmp_path: Path) -> None:
     """The cap on all that is kept counts for them, too."""
     async with asked(tmp_path, disk_cap=10) as server:
         client = await server.by()
-        asset = {"file": ("a.txt", b"ten bytes."), "content_type": (None, "text/plain")}
+        asset: dict[str, Any] = {
+            "file": ("a.txt", b"ten bytes."),
+            "content_type": (None, "text/plain"),
+        }
         await client.post("/api/v2/assets", files={**asset, "file_path": (None, "a.txt")})
 
         answer = await client.put("/api/workflows/hearts", content=TEXT_TO_IMAGE)
@@ -463,7 +476,8 @@ async def test_publishing_takes_a_key_that_may(server: Asked) -> None:
     plain = await server.with_key("plain")
     graphs = await server.with_key("graphs", may_graphs=True)
     narrow = await server.with_key("narrow", may_publish=True, workflows=["hearts"])
-    path, body = "/api/workflows/hearts", {"content": TEXT_TO_IMAGE}
+    path = "/api/workflows/hearts"
+    body: dict[str, Any] = {"content": TEXT_TO_IMAGE}
 
     assert code(await plain.put(path, **body)) == (403, "forbidden")
     assert code(await plain.delete(path)) == (403, "forbidden")
@@ -515,7 +529,7 @@ async def test_the_document_follows_the_catalogue(server: Asked) -> None:
     client = await server.by()
     path = "/api/workflows/hearts/jobs"
     before = (await document(client, "/openapi.json"))["paths"]
-    form = {"file": ("x.json", TEXT_TO_IMAGE), "sidecar": (None, SIDECAR)}
+    form: dict[str, Any] = {"file": ("x.json", TEXT_TO_IMAGE), "sidecar": (None, SIDECAR)}
     await client.put("/api/workflows/hearts", files=form)
     first = (await document(client, "/openapi.json"))["paths"]
     form["sidecar"] = (None, SIDECAR.replace("Hearts", "Red hearts"))

@@ -144,6 +144,21 @@ def test_a_flood_delays_others_by_a_job_per_backend(
     assert begun["flood"] <= FEW + len(fleet)
 
 
+def test_who_is_new_comes_before_who_had_a_turn_just_now(empty: bytes) -> None:
+    """Behind others who are new too, in the order of their coming; nobody gets past them by being
+    newer still."""
+    with opened(empty, {"b": ["x"]}) as line:
+        for _ in range(20):
+            line.submit("flood", "x")
+        line.offer("b")
+        for owner in ("first", "second", "third"):
+            line.submit(owner, "x")
+
+        begun = [line.offer("b") for _ in range(5)]
+
+    assert begun == ["first", "second", "third", "flood", "flood"]
+
+
 def _pools_of(line: Line, owner: str) -> list[str]:
     rows = line.sql.rows(
         "SELECT DISTINCT pool FROM jobs WHERE owner = :owner AND status = 'queued'"

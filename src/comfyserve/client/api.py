@@ -71,6 +71,31 @@ class Api:
         """
         return await self._json("GET", _hosted(name), asked_for=("workflow", name))
 
+    async def validate(self, name: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What would come of a call of a hosted workflow. Raises `WorkflowNotFound`."""
+        return await self._json(
+            "POST", f"{_hosted(name)}/validate", asked_for=("workflow", name), json=body
+        )
+
+    async def publish(self, name: str, file: Upload, sidecar: str | None) -> Mapping[str, Any]:
+        """Host a workflow's file under this name; all that a caller has to know of it then."""
+        with opened(file) as content:
+            form = aiohttp.FormData(quote_fields=False)
+            form.add_field("file", content, filename=file.name)
+            if sidecar is not None:
+                form.add_field("sidecar", sidecar)
+            return await self._json(
+                "PUT",
+                _hosted(name),
+                asked_for=("workflow", name),
+                data=form,
+                timeout=self._patience(file),
+            )
+
+    async def withdraw(self, name: str) -> None:
+        """Host what was published under this name no longer. Raises `WorkflowNotFound`."""
+        await self._answer("DELETE", _hosted(name), asked_for=("workflow", name))
+
     async def submit(
         self, body: Mapping[str, Any], key: str, workflow: str | None = None
     ) -> Mapping[str, Any]:
@@ -154,11 +179,7 @@ class Api:
             form.add_field("file_path", file_path)
             form.add_field("expected_hash", hash)
             form.add_field("file", content, filename=file_path, content_type=content_type)
-            size = upload.path.stat().st_size if upload.path else len(upload.content or b"")
-            patience = aiohttp.ClientTimeout(
-                total=self.timeouts.answer + size / _SLOWEST,
-                sock_connect=self.timeouts.connect,
-            )
+            patience = self._patience(upload)
             return await self._json("POST", "/api/v2/assets", data=form, timeout=patience)
 
     async def content(self, asset_id: str, size: int) -> AsyncGenerator[bytes]:
@@ -237,7 +258,18 @@ class Api:
                 self.url, f"the answer to {question} cannot be read ({what})"
             ) from error
 
-    async def _json(
+    def _patience(self, upload: Upload) -> aiohttp.ClientTimeout:
+        """How long it may take to send that much, and to be answered."""
+        size = upload.path.stat().st_size if upload.path else len(upload.content or b"")
+        return aiohttp.ClientTimeout(
+            total=self.timeouts.answer + size / _SLOWEST, sock_connect=self.timeouts.connect
+        )
+
+    async def _json(self, method: str, path: str, **options: Any) -> Mapping[str, Any]:
+        text = await self._answer(method, path, **options)
+        return self._http.parsed(f"{method} {path}", 200, text)
+
+    async def _answer(
         self,
         method: str,
         path: str,
@@ -245,13 +277,13 @@ class Api:
         asked_for: tuple[str, str] = ("page", ""),
         may_wait: bool = False,
         **options: Any,
-    ) -> Mapping[str, Any]:
-        question = f"{method} {path}"
+    ) -> str:
+        """What the server answers, where that is no error."""
         async with self._http.request(method, path, **options) as response:
             text = await self._http.text(response)
-            if response.status not in (200, 201, 202):
-                self._refuse(question, response, text, asked_for, may_wait=may_wait)
-            return self._http.parsed(question, 200, text)
+            if response.status not in (200, 201, 202, 204):
+                self._refuse(f"{method} {path}", response, text, asked_for, may_wait=may_wait)
+            return text
 
     def _refuse(
         self,

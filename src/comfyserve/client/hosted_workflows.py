@@ -10,6 +10,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from comfyserve.assets import Upload
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from comfyserve.client.job_handle import AsyncJobHandle, FinishedJob
 
 OutputDir = str | os.PathLike[str] | None
+
+Content = str | os.PathLike[str] | bytes
+"""A file's path, or what is in it."""
 
 _MEDIA: Final = frozenset({"image", "mask", "video", "audio"})
 
@@ -56,6 +60,26 @@ class AsyncHostedWorkflows:
         document = await server.api.workflows()
         with server.api.reading("GET /api/workflows"):
             return [dict(item) for item in document["workflows"]]
+
+    async def publish(
+        self, name: str, file: Content, sidecar: Content | None = None
+    ) -> dict[str, Any]:
+        """Host a workflow's file under this name, also instead of what was published so before.
+
+        *file* is whatever holds a workflow. A path brings the sidecar beside it along, unless
+        *sidecar* is another one; ``b""`` is none. Returns what `AsyncHostedWorkflow.describe`
+        would. Raises `InvalidInputs` for a file that is not there, or why the server does not
+        take it.
+        """
+        upload, text = await asyncio.to_thread(_to_publish, name, file, sidecar)
+        return dict(await (await self._server()).api.publish(name, upload, text))
+
+    async def withdraw(self, name: str) -> None:
+        """Host what was published under this name no longer; its jobs go on.
+
+        Raises `WorkflowNotFound`, or why the server keeps it: files of its folder stay.
+        """
+        await (await self._server()).api.withdraw(name)
 
 
 class AsyncHostedWorkflow:
@@ -126,10 +150,26 @@ class AsyncHostedWorkflow:
             besides["metadata"] = metadata if isinstance(metadata, str) else dict(metadata)
         if priority is not None:
             besides["priority"] = priority
-        media = await self._media(given)
-        ready = await asyncio.to_thread(_ready, given, media)
-        wish = CallWish(str(uuid.uuid4()), self.name, ready, besides)
+        wish = CallWish(str(uuid.uuid4()), self.name, await self._ready(given), besides)
         return await self._submit(wish, given, output_dir, keep_temp)
+
+    async def validate(
+        self, inputs: Mapping[str, Any] | None = None, **named: Any
+    ) -> dict[str, Any]:
+        """What would come of a call with these inputs: ``valid``, and all that is wrong.
+
+        Nothing is queued, and no file is sent. Raises `WorkflowNotFound`, and `InvalidInputs` for
+        a file that is not there.
+        """
+        ready = await self._ready({**(inputs or {}), **named})
+        files = [name for name, value in ready.items() if isinstance(value, Upload)]
+        told = {name: value for name, value in ready.items() if name not in files}
+        api = (await self._server()).api
+        return dict(await api.validate(self.name, {"inputs": told, "files": files}))
+
+    async def _ready(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs as they are sent: what has to be brought there is an upload."""
+        return await asyncio.to_thread(_ready, given, await self._media(given))
 
     async def _media(self, given: Mapping[str, Any]) -> Mapping[str, str]:
         """The kinds of those inputs that take files, where that has to be known."""
@@ -141,7 +181,6 @@ class AsyncHostedWorkflow:
 
 
 def _ready(given: Mapping[str, Any], media: Mapping[str, str]) -> dict[str, Any]:
-    """The inputs as they are sent: what has to be brought there is an upload."""
     ready: dict[str, Any] = {}
     problems: list[InputProblem] = []
     for name, value in given.items():
@@ -176,3 +215,22 @@ def _is_for_server(text: str) -> bool:
         return str(uuid.UUID(text)) == text.lower()
     except ValueError:
         return False
+
+
+def _to_publish(name: str, file: Content, sidecar: Content | None) -> tuple[Upload, str | None]:
+    """The file to send, and the text of its sidecar."""
+    upload = as_upload("file", file)
+    if isinstance(file, bytes):
+        upload = Upload(name, content=file)
+    elif sidecar is None and (beside := Path(file).expanduser().with_suffix(".toml")).is_file():
+        sidecar = beside
+    if not sidecar:
+        return upload, None
+    try:
+        content = sidecar if isinstance(sidecar, bytes) else Path(sidecar).expanduser().read_bytes()
+        return upload, content.decode()
+    except OSError as error:
+        why = f"cannot be {sidecar!s}: {error.strerror or error}."
+    except UnicodeDecodeError:
+        why = "is no UTF-8 text."
+    raise InvalidInputs([InputProblem("sidecar", f"sidecar {why}")])

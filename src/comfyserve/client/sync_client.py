@@ -18,7 +18,7 @@ from comfyserve.jobs import JobStatus, Metadata, Progress, Timings
 from comfyserve.workflows.workflow import Bound, Workflow
 
 if TYPE_CHECKING:
-    from comfyserve.client.hosted_workflows import AsyncHostedWorkflow
+    from comfyserve.client.hosted_workflows import AsyncHostedWorkflow, Content
 
 T = TypeVar("T")
 
@@ -142,6 +142,14 @@ class HostedWorkflows:
         """What is hosted, by name: the documents of ``GET /api/workflows``."""
         return self._thread.call(self._client.workflows.list())
 
+    def publish(self, name: str, file: Content, sidecar: Content | None = None) -> dict[str, Any]:
+        """Host a workflow's file under this name; see `AsyncHostedWorkflows.publish`."""
+        return self._thread.call(self._client.workflows.publish(name, file, sidecar))
+
+    def withdraw(self, name: str) -> None:
+        """Host it no longer; see `AsyncHostedWorkflows.withdraw`."""
+        self._thread.call(self._client.workflows.withdraw(name))
+
 
 class HostedWorkflow:
     """One hosted workflow, for blocking code; call it to run it: ``workflow(prompt="a fox")``."""
@@ -162,6 +170,10 @@ class HostedWorkflow:
     def describe(self) -> dict[str, Any]:
         """All that the server tells of it; see `AsyncHostedWorkflow.describe`."""
         return self._thread.call(self._workflow.describe())
+
+    def validate(self, inputs: Mapping[str, Any] | None = None, **named: Any) -> dict[str, Any]:
+        """What would come of a call; see `AsyncHostedWorkflow.validate`."""
+        return self._thread.call(self._workflow.validate(inputs, **named))
 
     def __call__(
         self,

@@ -23,7 +23,7 @@ from comfyserve.comfy.protocol import (
     Step,
     Succeeded,
 )
-from comfyserve.jobs import Progress, Usual, UsualTimes
+from comfyserve.jobs import Progress, UsualTimes
 
 _LEAST_STEPS: Final = 2
 """Steps a node must have done before its pace says anything."""
@@ -251,7 +251,7 @@ class Attempt:
         if self._usual.nodes:
             return self._rest_as_usual(now)
         if (whole := self._usual.whole) is not None:
-            return _rest(whole, self.seconds_running(now))
+            return whole.rest(self.seconds_running(now))
         return self._rest_by_pace(now)
 
     def _rest_as_usual(self, now: float) -> tuple[float, float]:
@@ -263,7 +263,7 @@ class Attempt:
         if (here := self._rest_of_steps(now)) is not None:
             least, most = here, here * _AT_MOST
         elif self._node is not None and self._node in usual:
-            least, most = _rest(usual[self._node], now - self._node_since)
+            least, most = usual[self._node].rest(now - self._node_since)
         return (max(0.0, least + mean - spread), most + mean + spread)
 
     def _rest_by_pace(self, now: float) -> tuple[float, float] | None:
@@ -287,12 +287,6 @@ class Attempt:
     def _left(self) -> set[str]:
         """The nodes whose turn is still to come."""
         return self._weights.keys() - self._done - {self._node or ""}
-
-
-def _rest(usual: Usual, spent: float) -> tuple[float, float]:
-    """What is left of something that has taken *spent* seconds; past its time nobody knows."""
-    left = usual.mean - spent
-    return (max(0.0, left - usual.spread), max(left, 0.0) + usual.spread)
 
 
 def _weight(node: object) -> float:

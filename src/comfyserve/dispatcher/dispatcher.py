@@ -14,10 +14,11 @@ from comfyserve.dispatcher.desk import Desk
 from comfyserve.dispatcher.job_run import JobRun
 from comfyserve.dispatcher.lane import Lane
 from comfyserve.dispatcher.matching import STORE_PAUSE, Matching
+from comfyserve.dispatcher.outlook import Outlook
 from comfyserve.events import StatusChanged
 from comfyserve.fleet import Fleet, Member
 from comfyserve.job_queue import JobQueue
-from comfyserve.jobs import Claim, JobStatus, Lease
+from comfyserve.jobs import Claim, JobRecord, JobStatus, Lease
 from comfyserve.learned_times import LearnedTimes
 from comfyserve.refusals import LeaseLost, StoreUnavailable
 
@@ -60,7 +61,8 @@ class Dispatcher:
         self._tasks: dict[JobRun, asyncio.Task[None]] = {}
         self._left: set[str] = set()
         self._lanes: dict[str, Lane] = {}
-        self._matching = Matching(self._desk, self._lanes, self._start)
+        self._matching = Matching(self._desk, self._lanes, self._start, self._left.add)
+        self._outlook = Outlook(queue, fleet, times, self._lanes)
         self._arrange_lanes()
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -93,6 +95,11 @@ class Dispatcher:
         """
         self._stopping.set()
         await self._stopped.wait()
+
+    def expected_wait(self, record: JobRecord, place: int | None) -> tuple[float, float] | None:
+        """The least and the most seconds until a job begins that is queued in that place of its
+        pool; None where nothing can be said."""
+        return self._outlook.expected_wait(record, place)
 
     async def _work(self) -> None:
         """First what is there, then what comes."""
@@ -167,12 +174,15 @@ class Dispatcher:
 
     async def _take_up(self, claims: tuple[Claim, ...]) -> None:
         """Go on with jobs that nobody works on, where they are; or, if that is not one of our
-        backends any more, look for them at the first."""
+        backends any more, look for them at another."""
         for claim in claims:
             record = claim.record
             if record.id in self._runs:
                 continue
-            lane = self._lanes.get(record.backend or "") or next(iter(self._lanes.values()))
+            lane = self._lanes.get(record.backend or "") or self._any_lane()
+            if lane is None:
+                self._left.add(record.id)
+                continue
             try:
                 lease = await self._adopt(claim)
             except (LeaseLost, StoreUnavailable) as error:
@@ -182,6 +192,10 @@ class Dispatcher:
             log.info("A job that nobody worked on is taken up", extra=_named(claim))
             self._left.discard(record.id)
             self._start(replace(claim, lease=lease), lane, is_taken_up=True)
+
+    def _any_lane(self) -> Lane | None:
+        """Its address may only be spelled differently now; one that answers tells that soonest."""
+        return min(self._lanes.values(), key=lambda lane: not lane.member.is_up, default=None)
 
     async def _adopt(self, claim: Claim) -> Lease:
         desk = self._desk

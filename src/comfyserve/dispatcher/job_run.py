@@ -48,6 +48,7 @@ class JobRun:
         lost: Callable[[], None],
     ) -> None:
         self.id = claim.record.id
+        self.pool = claim.record.pool
         self.model = claim.record.model
         self.member = member
         self.was_left = False
@@ -107,8 +108,12 @@ class JobRun:
     @property
     def seconds_left(self) -> float:
         """How long the backend still takes for it, from what such jobs took before."""
-        started = self._news.started_at or self._claim.record.started_at
-        return self._pace.seconds_left(started if self.is_running else None)
+        return self._pace.seconds_left(self._running_since)
+
+    @property
+    def rest(self) -> tuple[float, float] | None:
+        """The least and the most that may be; None where nobody can say."""
+        return self._pace.rest(self._running_since)
 
     @property
     def has_begun(self) -> bool:
@@ -181,6 +186,11 @@ class JobRun:
     def waits_for_backend(self) -> bool:
         """It was taken up, and its backend does not answer yet."""
         return self._is_taken_up and self._execution is None
+
+    @property
+    def _running_since(self) -> float | None:
+        started = self._news.started_at or self._claim.record.started_at
+        return started if self.is_running else None
 
     @property
     def _is_sent(self) -> bool:

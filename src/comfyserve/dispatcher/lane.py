@@ -45,10 +45,11 @@ class Lane:
         """The jobs that the backend has or is about to get, in their order."""
         return tuple(run for run in self._runs if run.is_inside)
 
-    @property
-    def runs(self) -> tuple[JobRun, ...]:
-        """All jobs that are here, also those whose outputs are on their way."""
-        return tuple(self._runs)
+    def before(self, job_id: str) -> tuple[JobRun, ...] | None:
+        """The jobs inside that come before that one; None where it is not here."""
+        inside = self.inside
+        places = (place for place, run in enumerate(inside) if run.id == job_id)
+        return None if (place := next(places, None)) is None else inside[:place]
 
     @property
     def is_open(self) -> bool:
@@ -74,17 +75,12 @@ class Lane:
         """Seconds until one more job could begin here, as far as can be said."""
         return sum(max(run.seconds_left, _LEAST_WAIT) for run in self.inside)
 
-    @property
-    def wait_for_running(self) -> float | None:
-        """The same with nobody before it but the job that runs; None where no job could."""
-        if not self.is_open:
-            return None
-        return max((run.seconds_left for run in self.inside if run.is_running), default=0.0)
-
     def reconsider(self) -> None:
         """The backend may have other nodes now, or be another one, without any model loaded."""
         if not self.member.is_up:
             self._model = ""
+        if self.member.is_draining:
+            self._empty_hands()
         self.look()
 
     def enter(self, run: JobRun) -> None:
@@ -118,12 +114,7 @@ class Lane:
         for run in self._runs:
             run.look_around()
 
-    def empty(self) -> None:
-        """The backend is none of ours any more: its jobs go back to the queue."""
-        for run in self._runs:
-            run.give_back()
-
-    def drain(self) -> None:
+    def _empty_hands(self) -> None:
         """Jobs that are only kept at hand go back to the queue; those inside end there."""
         for run in self._runs:
             if not run.has_begun:
@@ -133,7 +124,7 @@ class Lane:
         """One after the other, so that they arrive there in their order."""
         begun = sum(run.has_begun for run in inside)
         for run in inside:
-            if begun >= MOST_INSIDE or self._is_submitting():
+            if begun >= MOST_INSIDE or self._is_submitting() or self.member.is_draining:
                 return
             if not run.has_begun:
                 run.begin()

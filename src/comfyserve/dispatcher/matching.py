@@ -21,19 +21,25 @@ STORE_PAUSE: Final = 1.0
 
 class Matching:
     """Gives the jobs that wait to the *lanes* that have room, one after the other, for as long as
-    it runs; *start* is called with each.
+    it runs; *start* is called with each. Whose backend went meanwhile goes back to the queue, or,
+    where the store does not take it, to those that *leave* notes.
 
     It asks the queue only where something may come of it: a lane has room for jobs of a pool in
     which some may wait. Whoever makes such a thing true calls `stir`.
     """
 
     def __init__(
-        self, desk: Desk, lanes: Mapping[str, Lane], start: Callable[[Claim, Lane], None]
+        self,
+        desk: Desk,
+        lanes: Mapping[str, Lane],
+        start: Callable[[Claim, Lane], None],
+        leave: Callable[[str], None],
     ) -> None:
         self._desk = desk
         self._queue = desk.queue
         self._lanes = lanes
         self._start = start
+        self._leave = leave
         self._stirred = asyncio.Event()
         # The pools in which no job waited when the queue was asked last, unless some came since.
         self._has_news = True
@@ -103,8 +109,12 @@ class Matching:
             self._start(claim, lane)
             return
         # The backend went while we asked; nothing was begun there.
-        with suppress(LeaseLost):
-            await self._desk.write(claim.record.id, lambda: self._give_back(claim))
+        try:
+            with suppress(LeaseLost):
+                await self._desk.write(claim.record.id, lambda: self._give_back(claim))
+        except StoreUnavailable as error:
+            log.error("A job is left as it is for now: %s", error)
+            self._leave(claim.record.id)
 
     async def _give_back(self, claim: Claim) -> None:
         await self._queue.requeue(claim.lease, counts=False)

@@ -24,10 +24,19 @@ class Pace:
 
     def seconds_left(self, running_since: float | None) -> float:
         """What it still takes, if it runs since that time in epoch seconds, or does not yet."""
-        spent = 0.0 if running_since is None else time.time() - running_since
-        return max(0.0, self._times.estimate(self._subject, self._backend) - spent)
+        estimate = self._times.estimate(self._subject, self._backend)
+        return max(0.0, estimate - _spent(running_since))
+
+    def rest(self, running_since: float | None) -> tuple[float, float] | None:
+        """The least and the most that may be; None where nothing was learned of any job."""
+        usual = self.usual.whole or self._times.of_any_job
+        return None if usual is None else usual.rest(_spent(running_since))
 
     def learn_from(self, end: StatusChanged) -> None:
         """It ran before our eyes from begin to end; one that computed nothing tells nothing."""
         if end.status is JobStatus.SUCCEEDED and not end.outputs_reused:
             self._times.learn(self._subject, self._backend, end.timings)
+
+
+def _spent(running_since: float | None) -> float:
+    return 0.0 if running_since is None else max(0.0, time.time() - running_since)

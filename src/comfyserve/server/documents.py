@@ -73,6 +73,7 @@ def job_document(standing: Standing, links: Links) -> Document:
         "seeds": dict(record.seeds),
         "outputs_reused": record.outputs_reused,
         "attempts": record.attempts,
+        "expected_wait": _range_or_none(standing.expected_wait),
     }
     if record.metadata is not None:
         told = record.metadata

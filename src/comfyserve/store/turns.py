@@ -68,8 +68,11 @@ def forget_old(sql: Sql, now: float) -> int:
 
 
 def _now(sql: Sql, rank: int, field: Field | None) -> float | None:
-    """The turn of who is next in the field, else of who was last to be taken; None where nobody
-    of this priority waits there or is held."""
+    """The turn of who was last to be taken in the field, or of who is next if that is earlier;
+    None where nobody of this priority waits there or is held.
+
+    Who is new comes before all those who had a turn just now, and behind others who are new.
+    """
     if field is None or len(field.pools) > _MOST_POOLS:
         first = sql.row(
             f"SELECT turn FROM jobs WHERE {WAITS} AND rank = :rank ORDER BY turn LIMIT 1",
@@ -78,13 +81,11 @@ def _now(sql: Sql, rank: int, field: Field | None) -> float | None:
         turns = [] if first is None else [float(first["turn"])]
     else:
         turns = [turn for pool in field.pools if (turn := _first(sql, pool, rank)) is not None]
-    if turns:
-        return min(turns)
     held = sql.rows(f"SELECT backend, turn FROM jobs WHERE {HELD} AND rank = :rank", rank=rank)
-    return max(
-        (float(row["turn"]) for row in held if field is None or row["backend"] in field.backends),
-        default=None,
-    )
+    taken = [
+        float(row["turn"]) for row in held if field is None or row["backend"] in field.backends
+    ]
+    return min([*turns, *([max(taken)] if taken else [])], default=None)
 
 
 def _first(sql: Sql, pool: str, rank: int) -> float | None:
