@@ -92,6 +92,25 @@ async def test_who_heeds_work_hears_of_it_with_its_pool(queue: JobQueue, runs: b
     assert len(heard) > before
 
 
+async def test_a_job_that_goes_back_may_need_something_else(queue: JobQueue) -> None:
+    """It then waits for other backends than before, at its old place, also for who restarts."""
+    euler = Needs((*FLUX.classes, "SamplerCustom"), FLUX.choices)
+    first = await queue.submit(GRAPH, needs=FLUX)
+    claim = await queue.claim("server", [Offer("small", (FLUX.pool,))], lease=30)
+    assert claim is not None
+    behind = await queue.submit(GRAPH, needs=euler)
+
+    await queue.requeue(claim.lease, counts=False, needs=euler)
+
+    record = (await queue.get(first.record.id)).record
+    assert (record.pool, record.attempts, record.status) == (euler.pool, 0, JobStatus.QUEUED)
+    assert dict(queue.waiting_pools()) == {euler.pool: euler}
+    assert await queue.claim("server", [Offer("small", (FLUX.pool,))], lease=30) is None
+    offers = [Offer("big", (euler.pool,))]
+    taken = [await queue.claim("server", offers, lease=30) for _ in range(2)]
+    assert [one and one.record.id for one in taken] == [first.record.id, behind.record.id]
+
+
 async def test_a_waiting_job_knows_how_long(queue: JobQueue) -> None:
     """As long as it waits, from its place on; nothing is said of one that runs."""
     await queue.submit(GRAPH)

@@ -200,8 +200,9 @@ class LearnedTimes:
             return
         try:
             await times.save(tuple(unsaved.values()))
-        except StoreUnavailable as error:
-            log.warning("What jobs took is not kept yet: %s", error)
+        except Exception as error:
+            is_known = isinstance(error, StoreUnavailable)
+            log.warning("What jobs took is not kept yet: %s", error, exc_info=not is_known)
             self._unsaved = {**unsaved, **self._unsaved}
             self._news.set()
 

@@ -92,7 +92,7 @@ def test_the_files_a_workflow_loads_are_looked_for(
     """A picture in a folder of the server's, which no list of choices shows, is found there."""
     folder = engine.folder / "input" / "my pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    sketch = example("image_to_image.json").with_name("sketch.png")
+    sketch = example("image_to_image.json").with_name("inputs") / "sketch.png"
     (folder / "sketch ü.png").write_bytes(sketch.read_bytes())
     loading = json.loads(Path(example("image_to_image.json")).read_bytes())
     loading["10"]["inputs"]["image"] = "my pictures/sketch ü.png"

@@ -107,7 +107,7 @@ def test_a_dry_run_only_prints_the_graph(comfyserve: Command, engine: RunningEng
 
 def test_a_dry_run_says_what_would_be_uploaded(comfyserve: Command) -> None:
     """The graph of a dry run holds a file's own name, and stderr says that it is not the last."""
-    picture = IMAGE_TO_IMAGE.with_name("sketch.png")
+    picture = IMAGE_TO_IMAGE.with_name("inputs") / "sketch.png"
 
     ended = comfyserve("run", IMAGE_TO_IMAGE, "--image", picture, "--dry-run")
 

@@ -18,7 +18,7 @@ MEDIA = TESTS / "workflows" / "media"
 EDITOR = TESTS / "golden" / "handmade"
 TEXT_TO_IMAGE = (GRAPHS / "text_to_image.json").read_bytes()
 IMAGE_TO_IMAGE = (GRAPHS / "image_to_image.json").read_bytes()
-WITHOUT = (TESTS.parent / "examples" / "sketch.png").read_bytes()
+WITHOUT = (TESTS.parent / "examples" / "inputs" / "sketch.png").read_bytes()
 """A picture that carries no workflow."""
 
 DEADLINE = 15.0

@@ -57,7 +57,7 @@ async def test_a_workflow_is_called_by_its_name(client: AsyncClient) -> None:
 async def test_files_are_brought_along(client: AsyncClient) -> None:
     """A path, bytes, an open file, an earlier output and an asset's id all are a picture."""
     workflow = client.workflows["image_to_image"]
-    sketch = EXAMPLES / "sketch.png"
+    sketch = EXAMPLES / "inputs" / "sketch.png"
     first = await workflow(**QUICK, image=sketch)
     asset_id = first.inputs["image"]
 

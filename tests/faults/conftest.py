@@ -41,11 +41,14 @@ def closing() -> Iterator[ExitStack]:
 
 @pytest.fixture
 def start_engine(tmp_path: Path, closing: ExitStack) -> Engines:
-    """Starts a ComfyUI of the test's own; with the same *port* it is the old one come back."""
+    """Starts a ComfyUI of the test's own; with the same *port* it is the old one come back.
 
-    def start(port: int = 0) -> RunningEngine:
-        folder = tmp_path / "engine"
-        return closing.enter_context(running_engine(folder, test_nodes=True, port=port))
+    Those with different *name*s have nothing in common.
+    """
+
+    def start(port: int = 0, name: str = "engine", *, test_nodes: bool = True) -> RunningEngine:
+        folder = tmp_path / name
+        return closing.enter_context(running_engine(folder, test_nodes=test_nodes, port=port))
 
     return start
 
@@ -54,10 +57,10 @@ def start_engine(tmp_path: Path, closing: ExitStack) -> Engines:
 def start_server(tmp_path: Path, engine: RunningEngine, closing: ExitStack) -> Servers:
     """Starts a server on data of the test's own, before the shared ComfyUI if no other is told."""
 
-    def start(backend: str | None = None, **settings: Any) -> RunningServer:
+    def start(*backends: str, **settings: Any) -> RunningServer:
         told = {"grace": 1, **settings}
         server = closing.enter_context(
-            running_server(tmp_path / "server", backends=[backend or engine.url], **told)
+            running_server(tmp_path / "server", backends=backends or [engine.url], **told)
         )
         closing.callback(lambda: print(server.stderr))  # shown where a test fails
         return server

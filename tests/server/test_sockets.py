@@ -282,7 +282,7 @@ async def test_the_same_key_is_the_same_job(server: RunningServer) -> None:
 async def test_a_workflow_is_run_by_its_name(engine: RunningEngine, tmp_path: Path) -> None:
     """Its inputs are checked, and told with the seeds that were really used; a picture comes as a
     `data:` address; over HTTP the same key is the same job."""
-    picture = base64.b64encode((EXAMPLES / "sketch.png").read_bytes()).decode()
+    picture = base64.b64encode((EXAMPLES / "inputs" / "sketch.png").read_bytes()).decode()
     wanted = {"prompt": "a fox", "steps": 1, "image": f"data:image/png;base64,{picture}"}
     with running_server(tmp_path, backends=[engine.url], workflows=EXAMPLES, grace=1) as server:
         async with socket(server.url) as opened:

@@ -128,7 +128,7 @@ async def test_a_file_that_never_was_a_workflow_is_shown_with_its_problem(
 ) -> None:
     """A page can show what is wrong with it; it just cannot be called."""
     client = await server.by()
-    (folder / "sketch.png").write_bytes((EXAMPLES / "sketch.png").read_bytes())
+    (folder / "sketch.png").write_bytes((EXAMPLES / "inputs" / "sketch.png").read_bytes())
     await until(lambda: "sketch" in server.host.catalog)
 
     detail = await document(client, "/api/workflows/sketch")
@@ -297,7 +297,7 @@ async def test_a_form_brings_a_file_its_name_and_its_sidecar(
         ({"content": b""}, (422, "invalid_request")),
         ({"content": b"\x00" * 100}, (422, "workflow_unreadable")),
         ({"content": b"[" * 100_000}, (422, "workflow_unreadable")),
-        ({"content": (EXAMPLES / "sketch.png").read_bytes()}, (422, "workflow_unreadable")),
+        ({"content": (EXAMPLES / "inputs" / "sketch.png").read_bytes()}, (422, "workflow_unreadable")),
         ({"content": b" " * 2000}, (413, "payload_too_large")),
         ({"files": {"sidecar": (None, SIDECAR)}}, (422, "invalid_request")),
         ({"files": {"flie": ("a.json", b"{}")}}, (422, "invalid_request")),
@@ -316,7 +316,11 @@ async def test_a_form_brings_a_file_its_name_and_its_sidecar(
             (422, "invalid_request"),
         ),
     ],
-    ids=str,
+    ids=[
+        *("nothing", "zeros", "deep", "a-picture-without", "large"),
+        *("no-file", "misspelt", "empty-file", "large-file", "sidecar-not-text", "sidecar-wrong"),
+        "no-boundary",
+    ],
 )
 async def test_what_is_no_workflow_is_refused_with_a_reason(
     tmp_path: Path, body: dict[str, Any], expected: tuple[int, str]

@@ -32,8 +32,9 @@ log = logging.getLogger(__name__)
 class JobRun:
     """What one process does with one job it claimed or took up; `go` does it all.
 
-    *ahead* are those that its backend was given before. *moved* is called when `is_inside` or
-    `is_submitting` may have changed, *lost* when it found that its backend lost it.
+    *ahead* are those that its backend was given before. *pace* tells how long it takes. *moved* is
+    called when `is_inside` or `is_submitting` may have changed, *lost* when it found that its
+    backend lost it.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class JobRun:
         self._is_given_back = False
         limit = shorter(claim.record.timeout, desk.timeout)
         self._limit = TimeLimit(limit, stop=self._stop_late, give_up=self._news.close)
-        self._pace = Pace(desk.times, claim, member.name)
+        self.pace = Pace(desk.times, claim, member.name, self._news)
         self._is_done = False
         self.over = asyncio.Event()
 
@@ -104,16 +105,6 @@ class JobRun:
     def is_running(self) -> bool:
         """The backend works on it, as far as anybody said."""
         return self._news.status is not JobStatus.QUEUED
-
-    @property
-    def seconds_left(self) -> float:
-        """How long the backend still takes for it, from what such jobs took before."""
-        return self._pace.seconds_left(self._running_since)
-
-    @property
-    def rest(self) -> tuple[float, float] | None:
-        """The least and the most that may be; None where nobody can say."""
-        return self._pace.rest(self._running_since)
 
     @property
     def has_begun(self) -> bool:
@@ -188,11 +179,6 @@ class JobRun:
         return self._is_taken_up and self._execution is None
 
     @property
-    def _running_since(self) -> float | None:
-        started = self._news.started_at or self._claim.record.started_at
-        return started if self.is_running else None
-
-    @property
     def _is_sent(self) -> bool:
         """The backend may run it, also when we are gone."""
         return self._is_taken_up or (self._execution is not None and self._execution.is_sent)
@@ -245,7 +231,7 @@ class JobRun:
         await self._turn.wait()
         if self._is_taken_up:
             await self._wait_for_backend()
-        bringing = Bringing(self._desk, self._claim, self.member, self._pace.usual, self._look)
+        bringing = Bringing(self._desk, self._claim, self.member, self.pace.usual, self._look)
         self._execution = run = await bringing.begin(sink, is_taken_up=self._is_taken_up)
         if run.is_resumed:
             self._is_taken_up = True
@@ -316,7 +302,7 @@ class JobRun:
             await self._fail(verdicts.timed_out(self._limit.seconds or 0), end)
         else:
             if not self._is_taken_up:
-                self._pace.learn_from(end)
+                self.pace.learn_from(end)
             await self._ledger.finish(end)
 
     async def _try_again(self, why: JobError, *, counts: bool = True) -> None:

@@ -73,7 +73,7 @@ class Lane:
     @property
     def wait(self) -> float:
         """Seconds until one more job could begin here, as far as can be said."""
-        return sum(max(run.seconds_left, _LEAST_WAIT) for run in self.inside)
+        return sum(max(run.pace.seconds_left, _LEAST_WAIT) for run in self.inside)
 
     def reconsider(self) -> None:
         """The backend may have other nodes now, or be another one, without any model loaded."""
@@ -118,7 +118,7 @@ class Lane:
         """Jobs that are only kept at hand go back to the queue; those inside end there."""
         for run in self._runs:
             if not run.has_begun:
-                run.give_up_unless_sent()
+                run.give_back()
 
     def _begin_next(self, inside: tuple[JobRun, ...]) -> None:
         """One after the other, so that they arrive there in their order."""

@@ -78,7 +78,7 @@ class Outlook:
 
 def _together(runs: Sequence[JobRun]) -> Range | None:
     """Until all of them are done, one after the other; None where nobody can say."""
-    rests = [run.rest for run in runs]
+    rests = [run.pace.rest for run in runs]
     known = [rest for rest in rests if rest is not None]
     if len(known) < len(rests):
         return None

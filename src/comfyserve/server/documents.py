@@ -161,9 +161,7 @@ def progress_document(progress: Progress) -> Document:
         "steps": progress.steps,
         "message": progress.message,
         "elapsed": round(progress.elapsed, 3),
-        "remaining": None
-        if progress.remaining is None
-        else [round(seconds, 1) for seconds in progress.remaining],
+        "remaining": _range_or_none(progress.remaining),
     }
 
 
@@ -203,6 +201,10 @@ def moment(seconds: float) -> str:
 
 def _moment_or_none(seconds: float | None) -> str | None:
     return None if seconds is None else moment(seconds)
+
+
+def _range_or_none(seconds: tuple[float, float] | None) -> list[float] | None:
+    return None if seconds is None else [round(one, 1) for one in seconds]
 
 
 def _status_document(event: StatusChanged) -> Document:

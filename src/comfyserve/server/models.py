@@ -136,11 +136,10 @@ class Job(BaseModel):
     seeds: dict[str, int] = Field({}, description="The seeds that were used, by address.")
     outputs_reused: bool = False
     attempts: int = 0
-    expected_wait: tuple[float, float] | None = Field(
+    expected_wait: list[float] | None = Field(
         None,
-        description="The least and most seconds until it begins, while it is queued; null where"
-        " nothing can be said.",
-        examples=[[12.5, 40.0]],
+        description="The least and the most seconds until it begins; null where nothing can be"
+        " said, and once it runs.",
     )
     create_time: datetime
     update_time: datetime
