@@ -206,16 +206,23 @@ class QueueFull(ComfyServeError):
 
 
 class IdempotencyKeyReused(ComfyServeError):
-    """The idempotency key was used before; each is good for one request."""
+    """The idempotency key was used before; each is good for one request.
+
+    Where it *replays*, the same request may come again under it, and this was another one.
+    """
 
     code = "idempotency_key_reuse"
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, *, replays: bool = False) -> None:
         super().__init__(key)
         self.key = key
+        self.replays = replays
 
     def __str__(self) -> str:
-        return f"The idempotency key {self.key[:80]!r} was used before. List the jobs to find its."
+        used = f"The idempotency key {self.key[:80]!r} was used before"
+        if self.replays:
+            return f"{used}, with other inputs, metadata or priority. Take a new key for these."
+        return f"{used}. List the jobs to find its."
 
 
 class InvalidCursor(ComfyServeError):

@@ -97,7 +97,7 @@ async def test_whatever_ends_the_watching_cancels_the_job(
 
     async with AsyncClient(engine.url) as client:
         with pytest.raises(ZeroDivisionError):
-            await run_job(client, ticking(600, 50), {}, BrokenReport())
+            await run_job(client, client.submit(ticking(600, 50)), BrokenReport())
 
     wait_until_empty(engine)
     assert "canceling job" in capsys.readouterr().err

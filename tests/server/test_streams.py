@@ -19,7 +19,7 @@ import pytest
 from fastapi import FastAPI, Request, Response
 
 from comfyserve.cli.web_server import web_server_of
-from comfyserve.events import Noted, NumberedEvent, OutputSaved, PreviewDrawn, ProgressMade
+from comfyserve.events import Noted, OutputSaved, PreviewDrawn, ProgressMade
 from comfyserve.feed import LocalFeed
 from comfyserve.job_queue import JobQueue
 from comfyserve.jobs import JobStatus, Lease, Offer, Preview, Progress

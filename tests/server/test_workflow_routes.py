@@ -28,6 +28,8 @@ IMAGE_TO_IMAGE = (EXAMPLES / "image_to_image.json").read_bytes()
 MEDIA = TESTS / "workflows" / "media"
 PICTURE = (MEDIA / "text.png").read_bytes()
 """A picture that carries a workflow."""
+SKETCH = (EXAMPLES / "inputs" / "sketch.png").read_bytes()
+"""One that carries none."""
 
 SIDECAR = """
 title = "Hearts"
@@ -128,7 +130,7 @@ async def test_a_file_that_never_was_a_workflow_is_shown_with_its_problem(
 ) -> None:
     """A page can show what is wrong with it; it just cannot be called."""
     client = await server.by()
-    (folder / "sketch.png").write_bytes((EXAMPLES / "inputs" / "sketch.png").read_bytes())
+    (folder / "sketch.png").write_bytes(SKETCH)
     await until(lambda: "sketch" in server.host.catalog)
 
     detail = await document(client, "/api/workflows/sketch")
@@ -297,7 +299,7 @@ async def test_a_form_brings_a_file_its_name_and_its_sidecar(
         ({"content": b""}, (422, "invalid_request")),
         ({"content": b"\x00" * 100}, (422, "workflow_unreadable")),
         ({"content": b"[" * 100_000}, (422, "workflow_unreadable")),
-        ({"content": (EXAMPLES / "inputs" / "sketch.png").read_bytes()}, (422, "workflow_unreadable")),
+        ({"content": SKETCH}, (422, "workflow_unreadable")),
         ({"content": b" " * 2000}, (413, "payload_too_large")),
         ({"files": {"sidecar": (None, SIDECAR)}}, (422, "invalid_request")),
         ({"files": {"flie": ("a.json", b"{}")}}, (422, "invalid_request")),
@@ -473,6 +475,25 @@ async def test_a_key_sees_the_workflows_that_it_may_run(server: Asked, folder: P
     assert unseen[2].json()["error"]["details"] == {"nearest": ["hearts"]}
     assert (await narrow.get("/api/workflows/hearts/thumbnail")).status_code == 200
     assert len((await document(admin, "/api/workflows"))["workflows"]) == 4
+
+
+async def test_a_page_shows_pictures_by_signed_links(server: Asked) -> None:
+    """Where there are keys, a thumbnail's address opens it without one, and nothing else."""
+    admin, nobody = await server.with_key("admin", is_admin=True), await server.by()
+    for name in ("狐", "secret"):
+        assert (await admin.put(f"/api/workflows/{name}", content=PICTURE)).status_code == 201
+    listed = await document(admin, "/api/workflows")
+    address = next(one["thumbnail_url"] for one in listed["workflows"] if one["name"] == "狐")
+    tag = (await admin.get("/api/workflows")).headers["etag"]
+
+    shown = await nobody.get(address)
+
+    assert (shown.status_code, shown.content) == (200, PICTURE)
+    assert (await nobody.get(address.partition("?")[0])).status_code == 401
+    moved = address.replace("%E7%8B%90", "secret")
+    assert moved != address
+    assert code(await nobody.get(moved)) == (403, "forbidden")
+    assert (await admin.get("/api/workflows", headers={"If-None-Match": tag})).status_code == 304
 
 
 async def test_publishing_takes_a_key_that_may(server: Asked) -> None:

@@ -104,7 +104,8 @@ class Group:
 
     def warnings(self) -> tuple[str, ...]:
         return tuple(
-            f"{other.said} would have the same name, so it is not offered. Rename it."
+            f"{other.said} would have the same name as {self.file.said}, so it is not offered."
+            " Rename it."
             for other in self.others
         )
 

@@ -9,7 +9,16 @@ import typer
 from comfyserve import __version__
 from comfyserve.cli.backend_commands import backends
 from comfyserve.cli.key_commands import keys
-from comfyserve.cli.server_commands import cancel, demo, engine, jobs, serve
+from comfyserve.cli.server_commands import (
+    cancel,
+    demo,
+    engine,
+    jobs,
+    publish,
+    serve,
+    withdraw,
+    workflows,
+)
 from comfyserve.cli.workflow_commands import convert, doctor, inspect, run
 
 app = typer.Typer(
@@ -38,7 +47,10 @@ def comfyserve(
     """Run ComfyUI workflows: a workflow file and your inputs in, pictures out."""
 
 
-for command in (run, inspect, convert, doctor, jobs, cancel, serve, engine, demo):
+for command in (
+    *(run, inspect, convert, doctor, jobs, cancel),
+    *(workflows, publish, withdraw, serve, engine, demo),
+):
     app.command()(command)
 
 app.add_typer(backends)

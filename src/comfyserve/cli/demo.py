@@ -19,12 +19,12 @@ async def run_demo(output_dir: Path) -> None:
     _say("Starting the built-in engine, a small ComfyUI on your processor ..")
     async with engine_process() as url, AsyncClient(url, output_dir=output_dir) as client:
         _say(f"It listens on {url}. From the words 'red heart' to a picture:")
-        first = await run_job(
-            client, example("text_to_image.json"), {"prompt": "red heart"}, report
-        )
+        drawing = client.submit(example("text_to_image.json"), prompt="red heart")
+        first = await run_job(client, drawing, report)
         _say("From that picture and the words 'blue heart' to another:")
         inputs = {"image": first.outputs[0], "prompt": "blue heart"}
-        second = await run_job(client, example("image_to_image.json"), inputs, report)
+        redrawing = client.submit(example("image_to_image.json"), inputs)
+        second = await run_job(client, redrawing, report)
     _say(f"{len(first.outputs) + len(second.outputs)} pictures are in {_full(output_dir)}.")
 
 

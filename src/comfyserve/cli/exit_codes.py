@@ -57,6 +57,10 @@ def code_for(error: errors.ComfyServeError) -> int:
             return USAGE
         case denials.InvalidRequest():
             return USAGE
+        case errors.RequestRefused(refusal=refusals.WorkflowNameRefused.code):
+            return USAGE
+        case errors.RequestRefused(refusal=errors.WorkflowUnreadable.code):
+            return USAGE
         case errors.BackendUnreachable() | errors.BackendRefused() | errors.BackendAnswerInvalid():
             return UNREACHABLE
         case errors.NoComfyserve() | errors.RequestRefused(refusal=denials.Unauthorized.code):

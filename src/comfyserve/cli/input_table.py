@@ -15,6 +15,8 @@ from comfyserve.workflows.workflow import Workflow
 NARROWEST = 60
 WIDEST = 120
 
+WITHOUT_NODES = "Without a server's nodes: no limits and no choices, and types are guesses."
+
 _HEADS = ("INPUT", "TYPE", "DEFAULT", "LIMITS", "FILLS")
 _MOST = (24, 8, 28, 22)
 """The most letters that each column but the last may take."""
@@ -33,17 +35,26 @@ def inspection_lines(
     workflow: Workflow, known: Known, warnings: Sequence[str], width: int
 ) -> Iterator[str]:
     """All that `inspect` tells, line by line, none longer than *width*."""
-    for words in (_headline(workflow), workflow.title, workflow.description, _choosing(workflow)):
-        yield from _wrapped(words, width)
+    for words in (
+        _headline(workflow),
+        workflow.title,
+        workflow.description,
+        choosing(workflow.convention),
+    ):
+        yield from wrapped(words, width)
     if known.catalog is None:
-        nowhere = "Without a server's nodes: no limits and no choices, and types are guesses."
-        yield from _wrapped(nowhere, width)
-    yield from _inputs(workflow.parameters, width)
+        yield from wrapped(WITHOUT_NODES, width)
+    yield from input_lines(workflow.parameters, width)
     yield from _outputs(workflow, width)
+    yield from warning_lines(warnings, width)
+
+
+def warning_lines(warnings: Sequence[str], width: int) -> Iterator[str]:
+    """The first of the warnings, under a line of their own."""
     if warnings:
         yield from ("", "WARNINGS")
     for warning in warnings[:_SHOWN_WARNINGS]:
-        yield from _wrapped(warning, width, "- ", "  ")
+        yield from wrapped(warning, width, "- ", "  ")
     if len(warnings) > _SHOWN_WARNINGS:
         yield f"- and {len(warnings) - _SHOWN_WARNINGS} more; --json has them all"
 
@@ -51,16 +62,16 @@ def inspection_lines(
 def _headline(workflow: Workflow) -> str:
     saved = "in API format" if workflow.editor is None else "in the editor's format"
     counts = (
-        _counted(len(workflow.graph), "node"),
-        _counted(len(workflow.parameters), "input"),
-        _counted(len(workflow.outputs), "output"),
+        counted(len(workflow.graph), "node"),
+        counted(len(workflow.parameters), "input"),
+        counted(len(workflow.outputs), "output"),
     )
     return f"{workflow.name}, {saved}: {', '.join(counts)}"
 
 
-def _choosing(workflow: Workflow) -> str:
+def choosing(convention: str) -> str:
     """Who decided which inputs there are."""
-    who = _CONVENTIONS.get(workflow.convention)
+    who = _CONVENTIONS.get(convention)
     return f"The inputs are those of {who}." if who else ""
 
 
@@ -74,14 +85,17 @@ _CONVENTIONS = {
 }
 
 
-def _inputs(parameters: Sequence[Parameter], width: int) -> Iterator[str]:
+def input_lines(parameters: Sequence[Parameter], width: int) -> Iterator[str]:
+    """The inputs as a table; without what they fill, where that is not known of any."""
     if not parameters:
         yield from ("", "No inputs were found; any value can be set by its address, like 3.cfg.")
         return
-    rows = [_cells(parameter) for parameter in parameters]
-    widths = _widths([_HEADS, *rows], width)
+    columns = len(_HEADS) if any(parameter.targets for parameter in parameters) else len(_HEADS) - 1
+    heads = _HEADS[:columns]
+    rows = [_cells(parameter)[:columns] for parameter in parameters]
+    widths = _widths([heads, *rows], width)
     yield ""
-    yield _row(_HEADS, widths)
+    yield _row(heads, widths)
     for advanced in (False, True):
         chosen = [
             pair for pair in zip(parameters, rows, strict=True) if pair[0].advanced is advanced
@@ -91,7 +105,7 @@ def _inputs(parameters: Sequence[Parameter], width: int) -> Iterator[str]:
         for parameter, row in chosen:
             yield _row(row, widths)
             for words in _further(parameter, widths[-1]):
-                yield from _wrapped(words, width, "    ", "    ")
+                yield from wrapped(words, width, "    ", "    ")
 
 
 def _cells(parameter: Parameter) -> tuple[str, ...]:
@@ -118,7 +132,7 @@ def _limits(parameter: Parameter) -> str:
         case Number(minimum=least, maximum=most) if least is not None or most is not None:
             return f"{_short(least)} .. {_short(most)}"
         case Choice(choices=tuple(choices)):
-            return _counted(len(choices), "choice")
+            return counted(len(choices), "choice")
         case _:
             return "-"
 
@@ -151,13 +165,19 @@ def _outputs(workflow: Workflow, width: int) -> Iterator[str]:
     yield "OUTPUT" if workflow.outputs else "No node gives a result that could be saved."
     for node_id in workflow.outputs:
         node = nodes[node_id]
-        title = f', "{node.title}"' if node.title and node.title != node.class_type else ""
-        yield _cut(printable(f"{node.id} ({node.class_type}{title})"), width)
+        yield output_line(node.id, node.class_type, node.title, width)
+
+
+def output_line(node_id: str, class_type: str, title: str, width: int) -> str:
+    """A node whose results are saved."""
+    titled = f', "{title}"' if title and title != class_type else ""
+    return _cut(printable(f"{node_id} ({class_type}{titled})"), width)
 
 
 def _widths(rows: Sequence[tuple[str, ...]], width: int) -> list[int]:
     """How wide each column is; the last takes what is left, and the third gives way to it."""
-    widths = [min(most, max(len(row[column]) for row in rows)) for column, most in enumerate(_MOST)]
+    mosts = _MOST[: len(rows[0]) - 1]
+    widths = [min(most, max(len(row[column]) for row in rows)) for column, most in enumerate(mosts)]
     left = width - sum(widths) - 2 * len(widths)
     wanted = min(max(len(row[-1]) for row in rows), 24)
     if left < wanted:
@@ -176,9 +196,11 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 2]}.."
 
 
-def _wrapped(text: str, width: int, first: str = "", others: str = "") -> list[str]:
+def wrapped(text: str, width: int, first: str = "", others: str = "") -> list[str]:
+    """A text in lines that fit."""
     return wrap(printable(text), width, initial_indent=first, subsequent_indent=others)
 
 
-def _counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """So many of something."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

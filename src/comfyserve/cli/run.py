@@ -1,25 +1,31 @@
-"""`comfyserve run`: one workflow, once, on one server."""
+"""`comfyserve run`: one workflow, once, on one server; a file here, or one hosted there."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from comfyserve.cli.assignments import Assignments
+from comfyserve.cli.exit_codes import FAILED
 from comfyserve.cli.inputs import inputs_for
 from comfyserve.cli.report import JsonReport, PathReport, Report
+from comfyserve.cli.schema_inputs import typed_inputs
+from comfyserve.cli.workflow_names import hosted_under
 from comfyserve.client.async_client import AsyncClient, cancel_quickly, may_go_on
 from comfyserve.client.job_handle import AsyncJobHandle, FinishedJob
 from comfyserve.client.workflow_inputs import WorkflowSource
 from comfyserve.errors import ComfyServeError, JobTimedOut, OutputUnwritable
 from comfyserve.workflows.paths import written_path
+
+if TYPE_CHECKING:
+    from comfyserve.client.hosted_workflows import AsyncHostedWorkflow
 
 ENDS_WITHIN = 1.0
 """Seconds to wait for a canceled job's end; a node may take longer to notice."""
@@ -27,9 +33,9 @@ ENDS_WITHIN = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asked for."""
+    """What the command line asked for; *workflow* is a file's path, or a hosted one's name."""
 
-    file: Path
+    workflow: str
     assignments: Assignments
     server: str | None = None
     headers: Mapping[str, str] | None = None
@@ -43,19 +49,42 @@ class Options:
 
 
 async def run_workflow(options: Options) -> None:
-    """Run the workflow, or with *dry_run* only print the graph that would run."""
+    """Run the workflow, or with *dry_run* only print what would run, or come of the call."""
     report = JsonReport() if options.as_json else PathReport(quiet=options.quiet)
     try:
         async with _client(options) as client:
-            workflow = await client.describe(options.file)
-            inputs = inputs_for(workflow, options.assignments)
-            if options.dry_run:
-                await print_graph(client, workflow, inputs)
+            if (hosted := await hosted_under(client, options.workflow)) is None:
+                await _run_file(client, Path(options.workflow), options, report)
             else:
-                await run_job(client, workflow, inputs, report, keep_temp=options.keep_temp)
+                await _run_hosted(client, *hosted, options, report)
     except ComfyServeError as error:
         report.failed(error)
         raise
+
+
+async def _run_file(client: AsyncClient, file: Path, options: Options, report: Report) -> None:
+    workflow = await client.describe(file)
+    inputs = inputs_for(workflow, options.assignments)
+    if options.dry_run:
+        await print_graph(client, workflow, inputs)
+    else:
+        submitting = client.submit(workflow, inputs, keep_temp=options.keep_temp)
+        await run_job(client, submitting, report)
+
+
+async def _run_hosted(
+    client: AsyncClient,
+    workflow: AsyncHostedWorkflow,
+    schema: Mapping[str, Any],
+    options: Options,
+    report: Report,
+) -> None:
+    inputs = typed_inputs(schema, options.assignments)
+    if options.dry_run:
+        await print_validity(workflow, inputs)
+    else:
+        submitting = workflow.submit(inputs, keep_temp=options.keep_temp)
+        await run_job(client, submitting, report)
 
 
 def _client(options: Options) -> AsyncClient:
@@ -69,16 +98,11 @@ def _client(options: Options) -> AsyncClient:
 
 
 async def run_job(
-    client: AsyncClient,
-    workflow: WorkflowSource,
-    inputs: Mapping[str, Any],
-    report: Report,
-    *,
-    keep_temp: bool = False,
+    client: AsyncClient, submitting: Awaitable[AsyncJobHandle], report: Report
 ) -> FinishedJob:
     """Run one job under the eyes of *report*; leaving it early cancels it on the server first."""
     try:
-        handle = await client.submit(workflow, inputs, keep_temp=keep_temp)
+        handle = await submitting
     except OutputUnwritable as error:
         report.failed(error)
         why = f"{error.path} cannot be used: {error.reason}."
@@ -116,6 +140,14 @@ async def print_graph(
         places = ", ".join(written_path(target) for target in file.targets)
         _say(f"{places}: {file.upload.name} would be uploaded first, under a name of its own.")
     print(json.dumps(bound.graph, indent=2))
+
+
+async def print_validity(workflow: AsyncHostedWorkflow, inputs: Mapping[str, Any]) -> None:
+    """Print what would come of a call; ends with `typer.Exit` 1 where it would not be taken."""
+    document = await workflow.validate(inputs)
+    print(json.dumps(document, indent=2), flush=True)
+    if not document.get("valid"):
+        raise typer.Exit(FAILED)
 
 
 def _say(sentence: str) -> None:

@@ -67,6 +67,78 @@ def cancel(
     raise typer.Exit(exit_code_of(cancel_jobs(target, job)))
 
 
+def workflows(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Only this workflow: what it takes and gives."),
+    ] = None,
+    server: Comfyserve = None,
+    header: Header = None,
+    token: Token = None,
+    insecure_tls: InsecureTls = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """List the workflows that a comfyserve hosts by name.
+
+    Exit codes: 0 done, 1 no such workflow, 2 usage, 3 no comfyserve answers.
+    """
+    from comfyserve.cli.assignments import headers_from
+    from comfyserve.cli.exit_codes import exit_code_of
+    from comfyserve.cli.target import COMFYSERVE, Target
+    from comfyserve.cli.workflows import show_workflows
+
+    target = Target(server, headers_from(header or ()), token, not insecure_tls, COMFYSERVE)
+    raise typer.Exit(exit_code_of(show_workflows(target, name, as_json=as_json)))
+
+
+def publish(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The workflow: any file that ComfyUI saved.")
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="What to call it; else as the file is called."),
+    ] = None,
+    server: Comfyserve = None,
+    header: Header = None,
+    token: Token = None,
+    insecure_tls: InsecureTls = False,
+) -> None:
+    """Host a workflow on a comfyserve, or another version of it.
+
+    The sidecar beside FILE goes along. Prints the workflow's address. Exit codes: 0 done,
+    1 refused, 2 usage or no workflow, 3 no comfyserve answers.
+    """
+    from comfyserve.cli.assignments import headers_from
+    from comfyserve.cli.exit_codes import exit_code_of
+    from comfyserve.cli.target import COMFYSERVE, Target
+    from comfyserve.cli.workflows import publish_workflow
+
+    target = Target(server, headers_from(header or ()), token, not insecure_tls, COMFYSERVE)
+    raise typer.Exit(exit_code_of(publish_workflow(target, file, name)))
+
+
+def withdraw(
+    name: Annotated[list[str], typer.Argument(metavar="NAME...", help="The workflows.")],
+    server: Comfyserve = None,
+    header: Header = None,
+    token: Token = None,
+    insecure_tls: InsecureTls = False,
+) -> None:
+    """Host published workflows no longer; their jobs go on.
+
+    Exit codes: 0 done, 1 not there or a file of the server's folder, 2 usage, 3 no comfyserve
+    answers.
+    """
+    from comfyserve.cli.assignments import headers_from
+    from comfyserve.cli.exit_codes import exit_code_of
+    from comfyserve.cli.target import COMFYSERVE, Target
+    from comfyserve.cli.workflows import withdraw_workflows
+
+    target = Target(server, headers_from(header or ()), token, not insecure_tls, COMFYSERVE)
+    raise typer.Exit(exit_code_of(withdraw_workflows(target, name)))
+
+
 def serve(
     folder: Annotated[
         Path | None,

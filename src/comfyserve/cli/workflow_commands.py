@@ -11,8 +11,12 @@ from comfyserve.cli.options import Header, InsecureTls, Server, Token
 
 
 def run(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The workflow, exported in API format.")
+    workflow: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="The workflow: its file, or the name of one that a comfyserve hosts.",
+        ),
     ],
     inputs: Annotated[
         list[str] | None,
@@ -67,7 +71,11 @@ def run(
         bool, typer.Option("--quiet", "-q", help="Only the saved paths, and errors.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the graph that would run, and queue nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Queue nothing: print the graph that would run, or what a server says to a call.",
+        ),
     ] = False,
 ) -> None:
     """Run a workflow and save what it makes.
@@ -81,7 +89,7 @@ def run(
 
     given = {"prompt": prompt, "negative_prompt": negative, "seed": seed, "image": image}
     options = Options(
-        file=file,
+        workflow=workflow,
         assignments=assignments_from(inputs or (), given),
         server=server,
         headers=headers_from(header or ()),

@@ -24,7 +24,7 @@ async def hosted_under(
 
     A file of that name comes first. Raises `WorkflowUnreadable` where there is neither.
     """
-    if not _could_be_name(word) or os.path.isfile(word):
+    if not _could_be_name(word):
         return None
     try:
         workflow = client.workflows[word]
@@ -32,12 +32,12 @@ async def hosted_under(
     except NoComfyserve:
         return None
     except WorkflowNotFound as error:
-        found = f"does not exist, and {client.server} hosts no workflow of that name"
+        found = "does not exist, and the server hosts no workflow of that name"
         raise WorkflowUnreadable(word, found, _meant(word, error.nearest)) from None
 
 
 def _could_be_name(word: str) -> bool:
-    """Whether a workflow may be named so: no path, no folder's shorthand, and no pipe here."""
+    """Whether it may be a workflow's name: no path, and nothing here that could be read."""
     is_path = "/" in word or "\\" in word or not word.strip(".")
     return not is_path and word.isprintable() and (os.path.isdir(word) or not os.path.exists(word))
 

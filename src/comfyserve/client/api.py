@@ -71,6 +71,10 @@ class Api:
         """
         return await self._json("GET", _hosted(name), asked_for=("workflow", name))
 
+    def hosted_url(self, name: str) -> str:
+        """The address of a workflow that the server hosts."""
+        return f"{self.url}{_hosted(name)}"
+
     async def validate(self, name: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """What would come of a call of a hosted workflow. Raises `WorkflowNotFound`."""
         return await self._json(

@@ -71,7 +71,7 @@ class AsyncHostedWorkflows:
         would. Raises `InvalidInputs` for a file that is not there, or why the server does not
         take it.
         """
-        upload, text = await asyncio.to_thread(_to_publish, name, file, sidecar)
+        upload, text = await asyncio.to_thread(to_publish, name, file, sidecar)
         return dict(await (await self._server()).api.publish(name, upload, text))
 
     async def withdraw(self, name: str) -> None:
@@ -217,8 +217,8 @@ def _is_for_server(text: str) -> bool:
         return False
 
 
-def _to_publish(name: str, file: Content, sidecar: Content | None) -> tuple[Upload, str | None]:
-    """The file to send, and the text of its sidecar."""
+def to_publish(name: str, file: Content, sidecar: Content | None) -> tuple[Upload, str | None]:
+    """The file to send, and the text of its sidecar. Raises `InvalidInputs`."""
     upload = as_upload("file", file)
     if isinstance(file, bytes):
         upload = Upload(name, content=file)

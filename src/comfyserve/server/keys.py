@@ -16,15 +16,15 @@ from comfyserve.access import Access, Caller
 from comfyserve.denials import Unauthorized
 from comfyserve.errors import ComfyServeError
 from comfyserve.server.guards import may_be_keyless
-from comfyserve.server.links import SIGNATURE, V2
+from comfyserve.server.links import SIGNATURE, V2, WORKFLOWS
 from comfyserve.server.problems import told
 from comfyserve.settings import Settings
 
 _OPEN: Final = frozenset({"/healthz", "/readyz", "/docs"})
 _OPEN_BELOW: Final = "/docs/"
 
-_ASSETS: Final = f"{V2}/assets/"
-_CONTENT: Final = "/content"
+_SHOWN: Final = ((f"{V2}/assets/", "/content"), (f"{WORKFLOWS}/", "/thumbnail"))
+"""How the paths begin and end of what pages show, and so ask for without a key."""
 
 _BEARER: Final = "bearer "
 
@@ -39,7 +39,7 @@ class KeyDoor:
 
     The keys are those of *access*, which is asked for with every request, as they are known only
     once the host is open. What watches the server, and what the page of the docs is made of, is
-    open to all; so is the content of an asset to who has a signed link to it.
+    open to all; so is the content of an asset, or a thumbnail, to who has a signed link to it.
     """
 
     def __init__(self, app: ASGIApp, access: Callable[[], Access], settings: Settings) -> None:
@@ -99,11 +99,11 @@ def token_of(scope: Scope) -> str | None:
 
 
 def _signature_of(scope: Scope) -> str | None:
-    """What a signed link to an asset's content brings."""
+    """What a signed link to an asset's content, or to a thumbnail, brings."""
     path, query = scope["path"], scope["query_string"]
     if not query or scope["method"] not in ("GET", "HEAD"):
         return None
-    if not path.startswith(_ASSETS) or not path.endswith(_CONTENT):
+    if not any(path.startswith(start) and path.endswith(end) for start, end in _SHOWN):
         return None
     told = parse_qs(query.decode("latin-1"), keep_blank_values=True).get(SIGNATURE)
     return told[0] if told else None

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil
+from math import ceil, inf
 from typing import Final
 from urllib.parse import quote, urlsplit
 
@@ -14,6 +14,9 @@ from comfyserve import access
 
 V2: Final = "/api/v2"
 """Where the official API stands."""
+
+WORKFLOWS: Final = "/api/workflows"
+"""Where the workflows on offer stand."""
 
 SIGNATURE: Final = "sig"
 """The parameter of an address that opens it without a key."""
@@ -38,9 +41,14 @@ class Signer:
 
     def signed(self, path: str, latest: float) -> tuple[str, float]:
         """The path with what opens it, and until when it does, which is not after *latest*."""
+        token, expires_at = self.token(path, latest)
+        return f"{path}?{SIGNATURE}={token}", expires_at
+
+    def token(self, path: str, latest: float = inf) -> tuple[str, float]:
+        """What opens the path, as it comes to the server, and until when."""
         ends_at = ceil((self._clock() + self._lifetime) / self._step) * self._step
         expires_at = min(ends_at, latest)
-        return f"{path}?{SIGNATURE}={self._links.sign(path, expires_at)}", expires_at
+        return self._links.sign(path, expires_at), expires_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +91,15 @@ class Links:
 
     def workflow(self, name: str) -> str:
         """A workflow on offer."""
-        return f"{self.prefix}/api/workflows/{quote(name, safe='')}"
+        return f"{self.prefix}{WORKFLOWS}/{quote(name, safe='')}"
 
     def thumbnail(self, name: str, version: str) -> str:
         """What a workflow looks like; another *version* has another address."""
-        return f"{self.workflow(name)}/thumbnail?v={quote(version, safe='')}"
+        address = f"{self.workflow(name)}/thumbnail?v={quote(version, safe='')}"
+        if self.signer is None:
+            return address
+        token, _ = self.signer.token(f"{WORKFLOWS}/{name}/thumbnail")
+        return f"{address}&{SIGNATURE}={token}"
 
     def content(self, asset_id: str, latest: float) -> tuple[str, float]:
         """The asset's bytes, as an absolute address, and until when it leads there.

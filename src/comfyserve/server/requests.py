@@ -65,7 +65,12 @@ def owner_of(request: Request) -> str:
 
 def content_owner_of(request: Request) -> str | None:
     """Whose assets' bytes the request opens; None where a signed link opens just these."""
-    return None if request.scope["state"].get("is_signed") else owner_of(request)
+    return None if is_signed(request) else owner_of(request)
+
+
+def is_signed(request: Request) -> bool:
+    """It comes by a signed link, which says what may be seen, and not by whom."""
+    return bool(request.scope["state"].get("is_signed"))
 
 
 def idempotency_key_of(request: Request) -> str | None:

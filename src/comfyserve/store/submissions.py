@@ -87,7 +87,7 @@ def replayed(sql: Sql, key: UsedKey, now: float) -> Entered | None:
     if used is None:
         return None
     if not key.replays or used["digest"] != key.digest or used["job_id"] is None:
-        raise IdempotencyKeyReused(key.key)
+        raise IdempotencyKeyReused(key.key, replays=key.replays)
     with suppress(NotFound):
         record, place = standing(sql, used["job_id"], key.owner, now)
         return Entered(record, place)
@@ -168,7 +168,7 @@ def use_key(sql: Sql, key: UsedKey, now: float, job_id: str | None = None) -> No
         expires_at=key.expires_at,
     )
     if not was_free:
-        raise IdempotencyKeyReused(key.key)
+        raise IdempotencyKeyReused(key.key, replays=key.replays)
 
 
 def _named(key: UsedKey) -> Mapping[str, str]:

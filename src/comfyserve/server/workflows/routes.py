@@ -7,10 +7,17 @@ from typing import Final
 
 from fastapi import Request, Response
 
+from comfyserve.access import Caller
 from comfyserve.catalog import Published, inspect, name_of
 from comfyserve.refusals import NotFound
 from comfyserve.server.documents import answer, encoded
-from comfyserve.server.requests import caller_of, host_of, links_of, refuse_unknown
+from comfyserve.server.requests import (
+    caller_of,
+    host_of,
+    is_signed,
+    links_of,
+    refuse_unknown,
+)
 from comfyserve.server.routing import direct_router
 from comfyserve.server.workflows import operations
 from comfyserve.server.workflows.files import read_workflow_file
@@ -102,7 +109,8 @@ async def delete_workflow(request: Request) -> Response:
 async def get_thumbnail(request: Request) -> Response:
     """What a workflow looks like."""
     host, name = host_of(request), request.path_params["name"]
-    entry = await offered(host, caller_of(request), name)
+    caller = Caller() if is_signed(request) else caller_of(request)
+    entry = await offered(host, caller, name)
     version = entry.thumbnail_version[:16]
     is_this = request.query_params.get("v") == version
     headers = {**_PICTURE, "ETag": f'"{version}"'}

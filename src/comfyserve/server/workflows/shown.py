@@ -72,7 +72,9 @@ class Shown:
         key = self.caller.key
         scope = None if key is None else (key.workflows, key.is_admin)
         backends = sorted(self.backends.items())
-        told = (_PROCESS, self.catalog.revision, self.links.prefix, scope, backends)
+        # The links to thumbnails are others once those before are about to end.
+        links = self.links.thumbnail("", "")
+        told = (_PROCESS, self.catalog.revision, links, scope, backends)
         return tag_of(repr(told).encode(errors="replace"))
 
     async def detail(self, entry: Entry) -> Document:
