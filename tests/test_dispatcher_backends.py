@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from comfyserve.events import Noted
 from comfyserve.host import Host
 from comfyserve.jobs import JobStatus, Standing, Timings
 from comfyserve.learned_times import kind_of, subject_of
@@ -97,7 +98,9 @@ async def test_each_backend_gets_one_before_any_gets_two(
     host: Host, engines: list[RunningEngine]
 ) -> None:
     """Of two jobs each backend runs one; of four each has one more; a fifth waits with us."""
-    jobs = [await placed(host, sleeping(60.0, 300 + number)) for number in range(2)]
+    jobs = [await placed(host, sleeping(60.0, 300))]
+    await until_status(host, jobs[0], JobStatus.RUNNING)
+    jobs.append(await placed(host, sleeping(60.0, 301)))
 
     async def each_runs_one() -> bool:
         return [len(running) for running, _ in await where(engines)] == [1, 1]
@@ -257,14 +260,14 @@ async def test_a_backend_that_lost_a_node_sends_its_job_on(
         believed, other = host.fleet.members
         assert other.known is not None
         believed.remember(other.known)
-        for number in range(2):  # a job inside, so that the one that lost the node comes first
-            await placed(host, sleeping(0.5, 350 + number))
-        job_id = await placed(host, emitting(352))
+        job_id = await placed(host, emitting(352))  # the first of two idle ones gets it
 
         events = await story(host, job_id)
 
         record = (await host.job_queue.get(job_id)).record
-        assert statuses(events)[-1] is JobStatus.SUCCEEDED
+        told = [event.message for event in events if isinstance(event, Noted)]
+        assert told == ["The backend no longer has what the job needs. The job waits for another."]
+        assert statuses(events) == [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUCCEEDED]
         assert (record.backend, record.attempts) == (engines[0].url, 1)
         assert believed.catalog is not None and "TestEmit" not in believed.catalog
         following = await placed(host, emitting(353))
@@ -418,8 +421,10 @@ async def waits(host: Host, jobs: list[str]) -> list[tuple[float, float] | None]
 
 async def test_where_nothing_was_learned_nothing_is_expected(host: Host) -> None:
     """No number is better than one that is made up."""
-    jobs = [await placed(host, sleeping(60.0, 420 + number)) for number in range(6)]
+    first = await host.job_queue.submit(emitting(420), **_placement(host, emitting(420)))
+    jobs = [await placed(host, sleeping(60.0, 421 + number)) for number in range(6)]
 
+    assert first.expected_wait is None
     assert await waits(host, jobs) == [None] * 6
 
 

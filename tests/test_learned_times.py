@@ -179,7 +179,7 @@ async def test_what_comes_together_is_written_together(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many jobs in a short time are one write, and where nothing ran nothing is written."""
-    monkeypatch.setattr(learned_times, "SAVED_EVERY", 0.1)
+    monkeypatch.setattr(learned_times, "SAVED_EVERY", 0.3)
     writes: list[int] = []
     save = store.times.save
 
@@ -191,6 +191,7 @@ async def test_what_comes_together_is_written_together(
     async with LearnedTimes.open(store.times) as times:
         for _ in range(50):
             times.learn(PORTRAIT, FAST, took(4.0))
+            await asyncio.sleep(0)
 
         async def is_written() -> bool:
             return bool(writes)

@@ -99,6 +99,11 @@ SENTENCES: list[tuple[ComfyServeError, str]] = [
         "The idempotency key 'k' was used before. List the jobs to find its.",
     ),
     (
+        IdempotencyKeyReused("k", replays=True),
+        "The idempotency key 'k' was used before, with other inputs, metadata or priority. "
+        "Take a new key for these.",
+    ),
+    (
         InvalidCursor("x"),
         "'x' is not a cursor. Use next_cursor of the page before as it is.",
     ),

@@ -65,6 +65,8 @@ function preview(data) {
 }
 
 async function main(server, workflow, ...values) {
+  if (!workflow) throw new Error("node client.mjs SERVER WORKFLOW NAME=VALUE ...");
+  if (!globalThis.WebSocket) throw new Error("This needs Node 22 or newer, which has WebSocket.");
   const { writeFile } = await import("node:fs/promises");
   const { basename } = await import("node:path");
   const inputs = Object.fromEntries(values.map(read));

@@ -308,7 +308,8 @@ def test_of_two_files_with_one_name_one_is_offered(watcher: Watcher) -> None:
     entry = watcher.entries["my-portrait"]
     assert entry.file == "my-portrait.json"
     assert entry.warnings == (
-        "my portrait.mp4 would have the same name, so it is not offered. Rename it.",
+        "my portrait.mp4 would have the same name as my-portrait.json, so it is not offered."
+        " Rename it.",
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from comfyserve import AsyncClient, Client, InvalidInputs, JobStatus, JobTimedOut
-from comfyserve.errors import NoComfyserve
+from comfyserve.errors import NoComfyserve, RequestRefused
 from comfyserve.refusals import WorkflowNotFound
 from tests.engines import RunningEngine
 from tests.servers import RunningServer, running_server
@@ -137,3 +137,28 @@ def test_blocking_code_does_the_same(hosting: RunningServer) -> None:
         assert handle.wait(60) is JobStatus.SUCCEEDED
         assert list(handle.seeds.values()) == [3]
         assert handle.inputs["prompt"] == "red apple"
+
+
+async def test_a_file_is_published_and_withdrawn(client: AsyncClient, tmp_path: Path) -> None:
+    """A path brings its sidecar along unless another is given; bytes do as well as a path."""
+    file = tmp_path / "mine.json"
+    shutil.copy(EXAMPLES / "text_to_image.json", file)
+    file.with_suffix(".toml").write_text('title = "Beside"', encoding="utf-8")
+
+    titles = [
+        (await client.workflows.publish("mine", *given))["title"]
+        for given in ((file,), (file, b'title = "Given"'), (file, b""), (file.read_bytes(),))
+    ]
+    validity = await client.workflows["mine"].validate(steps=0)
+    await client.workflows.withdraw("mine")
+
+    assert titles == ["Beside", "Given", "mine", "mine"]
+    assert (validity["valid"], validity["problems"][0]["input"]) == (False, "steps")
+    with pytest.raises(WorkflowNotFound):
+        await client.workflows.withdraw("mine")
+    with pytest.raises(RequestRefused, match="folder"):
+        await client.workflows.withdraw("wait")
+    with pytest.raises(InvalidInputs, match=r"no such file.*mine\.json"):
+        await client.workflows.publish("mine", tmp_path / "min.json")
+    with pytest.raises(InvalidInputs, match="sidecar"):
+        await client.workflows.publish("mine", file, tmp_path / "nothing.toml")

@@ -50,3 +50,4 @@ def test_calls_of_the_docs_run(line: str, examples: Served) -> None:
     assert ended.returncode == 0, ended.stderr
     assert '"valid":true' in ended.stdout or '"status":' in ended.stdout, ended.stdout
     assert '"failed"' not in ended.stdout
+    assert '"error":{' not in ended.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.server
 import io
+import json
 import socket
 import sqlite3
 import threading
@@ -12,13 +13,15 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from tests.engines import running_engine
-from tests.server.calling import Calls, calling, code, png, problems
+from tests.server.calling import WORKFLOWS, Calls, calling, code, png, problems
+from tests.server_calls import wait_until
 
 RED, GREEN = (200, 30, 30), (30, 200, 30)
 SOUND = b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(28)
@@ -234,6 +237,35 @@ def test_an_empty_file_field(calls: Calls) -> None:
     assert "image" not in answer.json().get("inputs", {})
 
 
+def test_a_file_without_bytes_is_refused(calls: Calls) -> None:
+    """An empty file would only fail later, in words that name no input."""
+    answer = calls.form("scale", files={"image": ("photo.png", b"", "image/png")})
+    assert problems(answer) == {"image": "image is a file without any bytes."}
+
+
+def test_the_name_of_a_file_where_a_file_is_meant(calls: Calls) -> None:
+    """Who forgets the @ of curl is told how a file comes."""
+    answer = calls.form("scale", data={"image": "holidays/photo.png"})
+    assert "-F NAME=@FILE" in problems(answer)["image"]
+
+
+def test_a_file_that_has_to_be_given(engine: str, tmp_path: Path) -> None:
+    """A call without a picture is refused, and told so when it is asked first, where no backend
+    has the workflow's own; one with a picture is taken."""
+    graph = WORKFLOWS["scale"] | {"1": {"class_type": "LoadImage", "inputs": {"image": "no.png"}}}
+    with calling(tmp_path, engine) as calls:
+        (tmp_path / "workflows" / "scale.json").write_text(json.dumps(graph), encoding="utf-8")
+        wait_until(lambda: "no.png" in calls.client.get("/api/workflows/scale").text)
+        assert "has to be given" in problems(calls.call("scale", {}))["image"]
+        assert calls.waiting() == 0
+        told = calls.client.post("/api/workflows/scale/validate", json={}).json()
+        assert (told["valid"], [one["input"] for one in told["problems"]]) == (False, ["image"])
+        assert calls.client.post("/api/workflows/scale/validate", json={"files": ["image"]}).json()[
+            "valid"
+        ]
+        calls.done(calls.form("scale", files={"image": ("a.png", png(RED), "image/png")}))
+
+
 def test_a_refused_call_keeps_nothing(calls: Calls) -> None:
     """Files of a call that is refused for another reason are forgotten."""
     kept = _assets(calls)
@@ -352,3 +384,16 @@ def _assets(calls: Calls) -> int:
     with closing(sqlite3.connect(file)) as database:
         (count,) = database.execute("SELECT count(*) FROM assets WHERE job_id IS NULL").fetchone()
     return int(count)
+
+
+def test_a_long_address_of_escapes_is_refused_unread(calls: Calls) -> None:
+    """A data: URI of a million escapes, each of which takes many times its size, is not read."""
+    answer = calls.call("scale", {"image": "data:image/png," + "%41" * 1_000_000})
+    assert problems(answer) == {"image": "image is a long data: URI that is not base64. Use that."}
+
+
+def test_a_long_field_of_a_form_is_no_object(calls: Calls) -> None:
+    """A field that says which file is meant is short; a long one is not read as JSON."""
+    text = '{"job_id": ' + " " * 20_000 + '"x"}'
+    answer = calls.form("scale", data={"image": text}, files={"width": (None, "24")})
+    assert "image takes a file" in problems(answer)["image"]

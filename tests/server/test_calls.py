@@ -439,5 +439,30 @@ def test_validating_names_what_a_backend_lacks(
         assert told["valid"] is False
         (backend,) = told["backends"]
         (problem, *_) = backend["problems"]
-        assert (problem["node"], problem["input"]) in (("1", "ckpt_name"), (None, "model"))
+        assert (problem["node"], problem["input"]) == ("1", "ckpt_name")
         assert backend["ok"] is False
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [{f"seed{number}": 1 for number in range(1001)}, {"n" * 1001: 1}],
+    ids=["too many", "too long a name"],
+)
+@pytest.mark.parametrize("what", ["jobs", "validate"])
+def test_inputs_without_end_are_refused_at_once(
+    waiting: Calls, what: str, inputs: dict[str, int]
+) -> None:
+    """More inputs than any workflow has are one sentence, and not a search for each."""
+    answer = waiting.client.post(f"/api/workflows/nap/{what}", json={"inputs": inputs})
+    assert code(answer) == (422, "invalid_request"), answer.text[:200]
+    assert len(answer.content) < 500
+
+
+def test_values_without_end_are_refused_unread(calls: Calls) -> None:
+    """A body of millions of values is refused before each takes many times its bytes."""
+    body = b'{"inputs": {"seconds": [' + b"{}," * 700_000 + b"{}]}}"
+    answer = calls.client.post(
+        "/api/workflows/nap/jobs", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert code(answer) == (422, "invalid_request"), answer.text[:200]
+    assert "more than 1,000,000 values" in answer.text

@@ -75,13 +75,15 @@ RECORD = JobRecord(
 def test_a_job_has_all_that_the_contract_requires() -> None:
     """Every required key is there, also where its value is null."""
     waiting = replace(RECORD, status=JobStatus.QUEUED, started_at=None, outputs=(), backend=None)
-    document = job_document(Standing(waiting, queue_position=1), LINKS)
+    document = job_document(Standing(waiting, None, 1, (1.04, 12.5)), LINKS)
     required = models.Job.model_json_schema()["required"]
     assert set(required) <= document.keys()
     assert [document[name] for name in ("started_at", "completed_at", "progress", "error")] == (
         [None] * 4
     )
     assert document["queue_position"] == 1
+    assert document["expected_wait"] == [1.0, 12.5]
+    assert job_document(Standing(waiting), LINKS)["expected_wait"] is None
 
 
 def test_a_job_fits_its_model() -> None:

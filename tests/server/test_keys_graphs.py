@@ -69,6 +69,34 @@ async def test_without_keys_graphs_are_open_to_this_machine(
         assert status == 201 or "open_graphs" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "is_open"),
+    [
+        ({}, True),
+        ({"host": "0.0.0.0", "insecure": True}, False),
+        ({"host": "0.0.0.0", "insecure": True, "open_graphs": True}, True),
+    ],
+)
+async def test_without_keys_strangers_neither_publish_nor_manage(
+    tmp_path: Path, settings: dict[str, Any], is_open: bool
+) -> None:
+    """Where graphs are closed, nobody brings one in as a workflow, or a backend to run it on."""
+    async with asked(tmp_path, **settings) as server:
+        nobody = await server.by()
+
+        answers = [
+            await nobody.put("/api/workflows/mine", json=GRAPH),
+            await nobody.post("/api/workflows/inspect", json=GRAPH),
+            await nobody.delete("/api/workflows/mine"),
+            await nobody.post("/api/backends", json={"url": "http://127.0.0.1:9/other"}),
+            await nobody.get("/api/backends"),
+        ]
+
+        found = [answer.status_code for answer in answers]
+        assert found == ([201, 200, 204, 201, 200] if is_open else [403] * 5)
+        assert is_open or all("open_graphs" in one.json()["error"]["message"] for one in answers)
+
+
 @pytest.mark.parametrize("may", [None, {"may_graphs": True}, {"is_admin": True}])
 @pytest.mark.parametrize(
     ("lists", "graph", "status"),

@@ -335,7 +335,8 @@ def test_a_method_that_a_route_has_not_is_told(waiting: Served) -> None:
     """405 has our error body, too, and says what may be asked."""
     answer = waiting.calls.ask("PUT", "/api/v2/assets/x")
     assert (answer.status, answer.code) == (405, "method_not_allowed")
-    assert answer.headers["allow"]
+    assert answer.headers["allow"] == "DELETE, GET"
+    assert "PUT, but with DELETE, GET." in answer.json()["error"]["message"]
 
 
 def test_a_client_that_leaves_amid_its_body_harms_nobody(waiting: Served) -> None:

@@ -140,6 +140,13 @@ def test_refuses_deep_nesting(depth: int) -> None:
         parse_graph(deep)
 
 
+def test_refuses_values_without_end() -> None:
+    """A text whose values would take gigabytes is refused before they are read."""
+    small = '{"1": {"class_type": "A", "inputs": {"x": [' + "{}," * 1_000_000 + "{}]}}}"
+    with pytest.raises(WorkflowUnreadable, match="holds more than 2,000,000 values"):
+        parse_graph(small)
+
+
 def test_refuses_more_nodes_than_anybody_has() -> None:
     """A graph beyond the limits is refused for its size."""
     node = {"class_type": "A", "inputs": {}}

@@ -107,6 +107,9 @@ def test_takes_what_fits(parameter: Parameter, value: object, taken: object) -> 
         (Choice(name="x", targets=AT, choices=(1, 2)), True, "x cannot be True: it can be"),
         (Choice(name="model", targets=AT, choices=()), "a", "the server has none to choose from."),
         (anything, {1, 2}, "3.points takes a value that JSON can hold, not {1, 2}."),
+        (anything, ["4", 0], "3.points takes a value, not ['4', 0]: that is a link."),
+        (anything, ["4", True], "that is a link."),
+        (anything, ["4", 0.0], "that is a link."),
         (image, b"bytes", "image takes an image to upload, or the name of one"),
         (image, "", "image is empty; it takes an image to upload"),
         (drawn, "there.png", "mask takes a mask to upload, which is laid over its image"),
@@ -192,6 +195,12 @@ def test_whole_numbers_survive_writing(value: int) -> None:
 def test_numbers_survive_writing(value: float) -> None:
     """Reading a written number gives it back."""
     assert cfg.parse(repr(value)) == cfg.check(value) == value
+
+
+def test_reads_no_values_without_end() -> None:
+    """What a person writes is not read where it holds more values than memory is for."""
+    with pytest.raises(ValueError, match="takes at most 2,000,000 values"):
+        anything.parse("[" + "{}," * 1_000_000 + "{}]")
 
 
 @given(st.text())

@@ -41,7 +41,7 @@ def workflow_detail_lines(workflow: Mapping[str, Any], width: int) -> Iterator[s
         str(workflow["description"]),
         choosing(workflow["convention"] or ""),
         "Any value may be set by its address, like 3.cfg." if workflow["open"] else "",
-        f"It is {state}." if (state := state_of(workflow)) != "ok" else "",
+        f"It is {state.rstrip('.')}." if (state := state_of(workflow)) != "ok" else "",
         "" if workflow["is_described"] or not workflow["available"] else WITHOUT_NODES,
     ):
         yield from wrapped(words, width)

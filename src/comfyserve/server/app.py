@@ -37,8 +37,9 @@ _FILES_AT_A_TIME: Final = 2
 """Workflow files of callers that are read at once: each takes many times its size."""
 
 _ABOUT: Final = (
-    "Run ComfyUI workflows over HTTP: the Comfy API v2 under `/api/v2`, and numbered events, jobs "
-    "to forget and the nodes' catalogue under `/api`."
+    "Run ComfyUI workflows over HTTP: workflows by their names and inputs under `/api/workflows`, "
+    "the Comfy API v2 under `/api/v2`, and numbered events, backends and the nodes' catalogue "
+    "under `/api`."
 )
 
 
@@ -75,7 +76,7 @@ def create_app(open: OpenHost, settings: Settings) -> FastAPI:
     app.state.few_files = asyncio.Semaphore(_FILES_AT_A_TIME)
     app.state.typed_paths = TypedPaths()
     app.state.graph_rules = guards.graph_rules(settings)
-    for room in (
+    rooms = (
         v2_jobs,
         v2_assets,
         workflow_routes,
@@ -86,8 +87,10 @@ def create_app(open: OpenHost, settings: Settings) -> FastAPI:
         metrics,
         sockets,
         docs_page,
-    ):
-        app.include_router(room.router)
+    )
+    app.state.routers = [room.router for room in rooms]
+    for router in app.state.routers:
+        app.include_router(router)
     direct = (
         v2_jobs.router,
         v2_assets.router,

@@ -12,7 +12,13 @@ from comfyserve.fleet import Member, Wanted
 from comfyserve.host import Host
 from comfyserve.server import operations
 from comfyserve.server.documents import Document, answer, moment
-from comfyserve.server.requests import caller_of, host_of, read_object, refuse_unknown
+from comfyserve.server.requests import (
+    caller_of,
+    graph_rules_of,
+    host_of,
+    read_object,
+    refuse_unknown,
+)
 from comfyserve.server.routing import direct_router
 from comfyserve.workflows.graph import shown
 
@@ -88,7 +94,7 @@ async def resume_backend(request: Request) -> Response:
 
 def _managed(request: Request) -> Host:
     """The house, for a caller who may manage it: addresses are nobody else's business."""
-    caller_of(request).require_admin()
+    graph_rules_of(request).require_manage(caller_of(request))
     return host_of(request)
 
 

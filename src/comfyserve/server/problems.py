@@ -10,11 +10,12 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from comfyserve import denials, errors, refusals
@@ -152,14 +153,26 @@ async def told_http_error(request: Request, error: Exception) -> Response:
     """What the router has to say: no such route, or not with this method."""
     assert isinstance(error, HTTPException)
     code, message = _ROUTING.get(error.status_code, ("invalid_request", str(error.detail)))
-    message = message.format(method=request.method, path=request.url.path[:200])
-    return problem(error.status_code, code, message, None, error.headers)
+    headers, methods = error.headers, ""
+    if error.status_code == 405:
+        methods = ", ".join(_methods_at(request))
+        headers = {**(headers or {}), "Allow": methods}
+    message = message.format(method=request.method, path=request.url.path[:200], methods=methods)
+    return problem(error.status_code, code, message, None, headers)
 
 
 _ROUTING: Final[Mapping[int, tuple[str, str]]] = {
     404: ("not_found", "There is nothing at {path}. /docs lists what there is."),
-    405: ("method_not_allowed", "{path} cannot be asked with {method}."),
+    405: ("method_not_allowed", "{path} cannot be asked with {method}, but with {methods}."),
 }
+
+
+def _methods_at(request: Request) -> list[str]:
+    """All methods that the path takes: a route by itself knows its own alone."""
+    routers: Iterable[Router] = request.app.state.routers
+    routes = [one for router in routers for one in router.routes if isinstance(one, Route)]
+    matching = [one for one in routes if one.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for one in matching for method in one.methods or ()})
 
 
 async def told_unreadable(request: Request, error: Exception) -> Response:

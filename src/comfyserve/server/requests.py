@@ -18,9 +18,13 @@ from comfyserve.server import guards
 from comfyserve.server.links import Links
 from comfyserve.settings import Settings
 from comfyserve.workflows.graph import MAX_DEPTH, shown
+from comfyserve.workflows.json_bounds import holds_more_than
 
 KEY_HEADER: Final = "Idempotency-Key"
 _LONGEST_KEY: Final = 255
+
+_MOST_VALUES: Final = 1_000_000
+"""Values in a JSON body, more than any graph has: each takes many times the bytes it came in."""
 
 
 def host_of(request: Request) -> Host:
@@ -112,6 +116,8 @@ def parsed(body: bytes) -> object:
     no NaN, no infinite number, no half of a character. Raises `InvalidRequest`."""
     if not body.strip():
         raise InvalidRequest("The body is empty, but JSON is needed.")
+    if holds_more_than(_MOST_VALUES, body):
+        raise InvalidRequest(f"The body holds more than {_MOST_VALUES:,} values.")
     try:
         document: object = json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
     except UnicodeDecodeError:

@@ -16,6 +16,7 @@ from typing import Any, TypeGuard, TypeVar
 
 from comfyserve.assets import HEAD_SIZE, InputPath, content_type
 from comfyserve.errors import GraphInvalid, WorkflowUnreadable, did_you_mean
+from comfyserve.workflows.json_bounds import MOST_VALUES, holds_more_than
 from comfyserve.workflows.paths import found_at
 
 Graph = Mapping[str, Any]
@@ -240,6 +241,8 @@ _EXPORT = "Export the graph with ComfyUI's menu Workflow > Export (API)"
 
 
 def _document(text: str, source: str) -> object:
+    if holds_more_than(MOST_VALUES, text):
+        raise WorkflowUnreadable(source, f"holds more than {MOST_VALUES:,} values, as none does")
     repeated: list[str] = []
 
     def as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

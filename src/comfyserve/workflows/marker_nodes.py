@@ -151,6 +151,8 @@ def _words(node: Node, name: str) -> str:
 
 def _options(value: object) -> tuple[str | int | float, ...] | None:
     """The choices of an Enum: a JSON list, or one a line, or with commas between them."""
+    if isinstance(value, str) and len(value) > _LONGEST_OPTIONS:
+        return None
     try:
         listed: object = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
@@ -160,6 +162,10 @@ def _options(value: object) -> tuple[str | int | float, ...] | None:
     options = (word.strip() if isinstance(word, str) else word for word in listed)
     kept = [word for word in options if isinstance(word, str | int | float) and word != ""]
     return tuple(dict.fromkeys(kept)) or None
+
+
+_LONGEST_OPTIONS = 1_000_000
+"""Letters of a list of choices."""
 
 
 def _outputs(subject: Subject, pattern: str) -> tuple[str, ...]:

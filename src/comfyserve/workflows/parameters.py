@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 from comfyserve.assets import Upload
 from comfyserve.errors import did_you_mean, nearest
 from comfyserve.workflows.graph import Address, shown
+from comfyserve.workflows.json_bounds import MOST_VALUES, holds_more_than
 
 LARGEST_FRESH_SEED = 2**53 - 1
 """The largest seed we draw: larger whole numbers do not survive a browser."""
@@ -82,14 +83,19 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anything(Parameter):
-    """An input of a type we know nothing of: any JSON value."""
+    """An input of a type we know nothing of: any JSON value but a link to another node, which
+    would change what the graph is."""
 
     def check(self, value: object) -> object:
+        if _is_link(value):
+            raise ValueError(f"{self.name} takes a value, not {shown(value)}: that is a link.")
         if not _is_json(value):
             raise self._refusal("a value that JSON can hold", value)
         return value
 
     def parse(self, text: str) -> object:
+        if holds_more_than(MOST_VALUES, text):
+            raise ValueError(f"{self.name} takes at most {MOST_VALUES:,} values.")
         try:
             return self.check(json.loads(text))
         except (ValueError, RecursionError):
@@ -354,6 +360,13 @@ def _with_other_slash(value: str, choices: tuple[str | int | float, ...]) -> str
     wanted = value.replace("\\", "/")
     alike = (choice for choice in choices if isinstance(choice, str))
     return next((choice for choice in alike if choice.replace("\\", "/") == wanted), None)
+
+
+def _is_link(value: object) -> bool:
+    """Whether a ComfyUI takes the value for a link: true and 0.0 are slots to it, too."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return False
+    return isinstance(value[0], str) and isinstance(value[1], int | float)
 
 
 def _is_json(value: object) -> bool:

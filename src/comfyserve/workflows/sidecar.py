@@ -50,7 +50,7 @@ class SidecarInput:
 class Sidecar:
     """A sidecar whose keys and types are right.
 
-    *public*: it may be run without a key. *open*: callers may set any input by its address.
+    *public*: pages may show it to everybody. *open*: callers may set any input by its address.
     *timeout* is in seconds. *source* names the file in messages, *text* is what it holds.
     """
 

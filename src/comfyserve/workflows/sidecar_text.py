@@ -33,7 +33,7 @@ def _head(workflow: Workflow, title: str, description: str) -> Iterator[str]:
     name = workflow.name.replace("_", " ").strip()
     yield _said("title", title) or _hint("title", name[:1].upper() + name[1:])
     yield _said("description", description) or _hint("description", "What it makes.")
-    yield "# public = false  # true: it may be run without a key"
+    yield "# public = false  # true: pages may show it to everybody"
     yield '# open = false    # true: callers may set any input by its address, like "3.cfg"'
     yield "# timeout = 600   # seconds that one run may take"
     outputs = [_value(node_id) for node_id in workflow.outputs]

@@ -151,8 +151,9 @@ def ready(id: Id, caller: Caller, previews: Previews, *, may_graphs: bool) -> st
         permissions={
             "workflows": None if key is None or caller.is_admin else key.workflows,
             "graphs": may_graphs,
-            "publish": caller.may_publish,
-            "admin": caller.is_admin,
+            # Where strangers without a key may run no graphs, they may do neither of these.
+            "publish": caller.may_publish and (key is not None or may_graphs),
+            "admin": caller.is_admin and (key is not None or may_graphs),
         },
         previews=previews,
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from comfyserve.assets import Asset, InputPath, Upload, content_hash
+from comfyserve.denials import InvalidRequest
 from comfyserve.errors import InputProblem, InvalidInputs, did_you_mean
 from comfyserve.server.workflows.media_values import (
     AssetNamed,
@@ -29,6 +30,14 @@ from comfyserve.workflows.graph import Graph, nodes_of, shown, upstream, with_in
 from comfyserve.workflows.parameters import Media, Parameter, Seed, Written
 from comfyserve.workflows.paths import value_at
 from comfyserve.workflows.workflow import Bound, Workflow
+
+MOST_INPUTS: Final = 1000
+"""How many inputs a call may have: each that is none costs a search for what was meant."""
+
+_LONGEST_NAME: Final = 1000
+
+_LONGEST_OBJECT: Final = 10_000
+"""Letters of a field of a form that may say which file is meant, as JSON."""
 
 _MOST_NAMED: Final = 25
 
@@ -105,8 +114,10 @@ def bind_call(
     that is an asset by now as `Kept`.
 
     Input addresses (``3.cfg``) are only taken with *may_address*. Raises `InvalidInputs` with
-    every problem there is, and `GraphInvalid` for a file that means no graph on the backends.
+    every problem there is, `GraphInvalid` for a file that means no graph on the backends, and
+    `InvalidRequest` for more inputs than any workflow has.
     """
+    _refuse_too_many(inputs)
     if workflow.catalog is not None:
         workflow = workflow.described_by(workflow.catalog)
     reading = _Reading(workflow, may_address)
@@ -119,6 +130,15 @@ def bind_call(
     if reading.problems:
         raise InvalidInputs(reading.problems)
     return BoundCall(workflow, bound, reading.parameters, reading.parsed, reading.media)
+
+
+def _refuse_too_many(inputs: Mapping[str, object]) -> None:
+    if len(inputs) > MOST_INPUTS:
+        raise InvalidRequest(
+            f"The call has {len(inputs):,} inputs, but may have {MOST_INPUTS:,} at most."
+        )
+    if any(len(name) > _LONGEST_NAME for name in inputs):
+        raise InvalidRequest(f"An input's name may have {_LONGEST_NAME:,} characters at most.")
 
 
 class _Reading:
@@ -205,7 +225,7 @@ def _read(parameter: Parameter, value: object) -> object:
 
 def _read_text(written: Written) -> object:
     """A field of a form, which may hold what is an object in JSON."""
-    if written.text.lstrip()[:1] == "{":
+    if len(written.text) <= _LONGEST_OBJECT and written.text.lstrip()[:1] == "{":
         try:
             return json.loads(written.text)
         except (ValueError, RecursionError):

@@ -25,6 +25,7 @@ from comfyserve.server.workflows.call_inputs import BoundCall, bind_call
 from comfyserve.server.workflows.media_assets import CallAssets
 from comfyserve.server.workflows.media_values import Kept
 from comfyserve.server.workflows.offered import offered
+from comfyserve.server.workflows.own_files import missing_files
 from comfyserve.workflows.workflow import Workflow
 
 _QUICKLY_BOUND: Final = 200
@@ -102,6 +103,8 @@ async def submit(
     if key is not None and (known := await host.intake.replayed(key)) is not None:
         await assets.forget()
         return Submitted(known, is_new=False)
+    if missing := await missing_files(host, call):
+        raise InvalidInputs(missing)
     found = await assets.gather(call)
     graph = call.graph(found)
     sidecar = call.workflow.source.sidecar

@@ -193,6 +193,8 @@ def _takes(parameter: Parameter, content_type: str) -> bool:
 
 
 def _fitting(parameter: Parameter, asset: Asset) -> Asset:
+    if not asset.size_bytes:
+        raise ValueError(f"{parameter.name} is a file without any bytes.")
     _refuse_type(parameter, asset.content_type)
     return asset
 

@@ -25,7 +25,7 @@ class WorkflowItem(BaseModel):
     description: str
     source: Source
     available: bool = Field(description="False where its file could never be read.")
-    public: bool
+    public: bool = Field(description="Its author lets pages show it to everybody.")
     version: str = Field(description="Another one whenever it is another workflow.")
     changed_at: datetime
     problem: str | None = Field(description="Why its file as it is now is not what is offered.")
@@ -84,7 +84,7 @@ class Workflow(WorkflowForms):
 
     source: Source
     available: bool
-    public: bool
+    public: bool = Field(description="Its author lets pages show it to everybody.")
     version: str
     changed_at: datetime
     problem: str | None

@@ -13,6 +13,7 @@ from comfyserve.refusals import NotFound
 from comfyserve.server.documents import answer, encoded
 from comfyserve.server.requests import (
     caller_of,
+    graph_rules_of,
     host_of,
     is_signed,
     links_of,
@@ -59,7 +60,7 @@ async def list_workflows(request: Request) -> Response:
 async def inspect_workflow(request: Request) -> Response:
     """What a workflow's file would be here; nothing of it is kept."""
     refuse_unknown(request.query_params, ("name",), "The query")
-    caller_of(request).require_inspect()
+    graph_rules_of(request).require_inspect(caller_of(request))
     file = await read_workflow_file(request)
     name = name_of((request.query_params.get("name") or file.stem)[:200])
     published = Published(name, file.content, file.sidecar)
@@ -81,7 +82,7 @@ async def put_workflow(request: Request) -> Response:
     """Put a workflow on offer, or another version of it."""
     refuse_unknown(request.query_params, (), "The query")
     host, caller, name = host_of(request), caller_of(request), request.path_params["name"]
-    caller.require_publish()
+    graph_rules_of(request).require_publish(caller)
     caller.require_run(name)
     await read_catalog(host)
     host.publishing.refuse_name(name)
@@ -98,7 +99,7 @@ async def put_workflow(request: Request) -> Response:
 async def delete_workflow(request: Request) -> Response:
     """Offer a published workflow no longer; its jobs go on."""
     host, caller, name = host_of(request), caller_of(request), request.path_params["name"]
-    caller.require_publish()
+    graph_rules_of(request).require_publish(caller)
     await offered(host, caller, name)
     await host.publishing.withdraw(name)
     return Response(status_code=204)

@@ -11,7 +11,7 @@ from comfyserve.access import Caller
 from comfyserve.catalog import Entry
 from comfyserve.catalog.drift import Misfit, misfits_in
 from comfyserve.denials import InvalidRequest
-from comfyserve.errors import ComfyServeError, InvalidInputs
+from comfyserve.errors import ComfyServeError, InputProblem, InvalidInputs
 from comfyserve.host import Host
 from comfyserve.server.v2.submissions import (
     read_extra_data,
@@ -23,8 +23,11 @@ from comfyserve.server.workflows import calls
 from comfyserve.server.workflows.call_inputs import BoundCall, bind_call
 from comfyserve.server.workflows.media_assets import CallAssets
 from comfyserve.server.workflows.media_values import ToCome
+from comfyserve.server.workflows.own_files import missing_files
 from comfyserve.server.workflows.shown import backend_ids
+from comfyserve.workflows.graph import with_inputs
 from comfyserve.workflows.node_catalog import NodeCatalog
+from comfyserve.workflows.parameters import Media
 from comfyserve.workflows.workflow import Workflow
 
 FIELDS: Final = ("inputs", "files", "metadata", "priority", "extra_data", "id")
@@ -51,7 +54,8 @@ async def validate(
     else:
         found = await CallAssets(host, caller).look(call)
         missing = found.missing
-        problems = [_problem(one.name, one.message) for one in found.problems]
+        not_there = await missing_files(host, call)
+        problems = [_problem(one.name, one.message) for one in (*found.problems, *not_there)]
     may_address = calls.may_use_addresses(host, caller, entry)
     backends = [
         await _on_backend(host, entry, backend, catalog, inputs, may_address)
@@ -107,12 +111,47 @@ def _misfits(
     try:
         call: BoundCall = bind_call(workflow, inputs, may_address=may_address, rng=rng)
     except InvalidInputs as error:
-        return [
-            {"node": None, "input": one.name, "what": "bad_value", "message": one.message}
-            | {"nearest": []}
-            for one in error.problems
-        ]
+        return _refused(workflow, catalog, inputs, error.problems)
     return [_misfit(one) for one in misfits_in(call.bound.graph, catalog)]
+
+
+def _refused(
+    workflow: Workflow,
+    catalog: NodeCatalog,
+    inputs: Mapping[str, object],
+    problems: Sequence[InputProblem],
+) -> list[Document]:
+    """Inputs that do not fit there: what the backend lacks is told as such, with what is near."""
+    workflow = workflow.described_by(catalog)
+    named = {one.name: one for one in workflow.parameters if not isinstance(one, Media)}
+    values = {
+        target: value
+        for name, value in inputs.items()
+        if name in named and isinstance(value, str | int | float)
+        for target in named[name].targets
+        if target[0] in workflow.graph
+    }
+    misfits = misfits_in(with_inputs(workflow.graph, values), catalog)
+    lacked = {(one.node, one.input): one for one in misfits if one.what in _LACKED}
+    told = [
+        _bad_value(problem)
+        for problem in problems
+        if problem.name not in named or lacked.keys().isdisjoint(named[problem.name].targets)
+    ]
+    return [*told, *(_misfit(one) for one in lacked.values())]
+
+
+_LACKED: Final = ("unknown_node", "missing_model", "missing_choice")
+
+
+def _bad_value(problem: InputProblem) -> Document:
+    return {
+        "node": None,
+        "input": problem.name,
+        "what": "bad_value",
+        "message": problem.message,
+        "nearest": [],
+    }
 
 
 def _misfit(misfit: Misfit) -> Document:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from comfyserve.workflows.containers.source import WANTED, Broken, Source, Texts, text
+from comfyserve.workflows.json_bounds import MOST_VALUES, holds_more_than
 
 MAX_JSON = 16 * 2**20
 """The most of a header or comment that is taken apart: memory grows to many times this."""
@@ -55,7 +56,7 @@ def json_texts(value: object) -> Texts:
 
 def parsed(content: str | bytes) -> object:
     """What the JSON says; None if it is none, too long, or nested too deep."""
-    if len(content) > MAX_JSON:
+    if len(content) > MAX_JSON or holds_more_than(MOST_VALUES, content):
         return None
     try:
         value: object = json.loads(content)
