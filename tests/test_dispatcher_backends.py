@@ -69,9 +69,18 @@ async def host(engines: list[RunningEngine], tmp_path: Path) -> AsyncIterator[Ho
 async def until_learned(host: Host) -> None:
     """Wait until all backends have told what they have."""
 
-    async def is_so() -> bool:
-        return all(member.is_up and member.is_learned for member in host.fleet.members)
+    members = host.fleet.members
 
+    async def is_so() -> bool:
+        return all(
+            member.is_up and member.is_learned and member.backend.socket.is_open
+            for member in members
+        )
+
+    await until(is_so)
+    # A socket that has just opened has them read once more.
+    for member in members:
+        await member.read_catalog()
     await until(is_so)
 
 
@@ -84,6 +93,15 @@ async def placed(host: Host, graph: Graph, **options: Any) -> str:
 async def where(engines: list[RunningEngine]) -> list[tuple[list[str], list[str]]]:
     """What runs and what waits in each of them."""
     return [await inside(engine.url) for engine in engines]
+
+
+async def until_full(engines: list[RunningEngine]) -> None:
+    """Wait until each runs one job, and one waits there."""
+
+    async def is_so() -> bool:
+        return [(len(one), len(more)) for one, more in await where(engines)] == [(1, 1)] * 2
+
+    await until(is_so)
 
 
 async def backend_of(host: Host, job_id: str) -> str | None:
@@ -157,10 +175,10 @@ async def test_a_job_goes_only_where_its_nodes_are(
 # Warm models
 
 
-def loading(checkpoint: str, seed: int) -> Graph:
+def loading(checkpoint: str, seed: int, *, seconds: float = 0.05) -> Graph:
     """A graph that works with a checkpoint, which takes a while to load."""
     model = {"ckpt_name": checkpoint, "load_seconds": 0.3, "seed": seed}
-    work = {"seconds": 0.05, "interruptible": True, "seed": seed, "value": ["1", 0]}
+    work = {"seconds": seconds, "interruptible": True, "seed": seed, "value": ["1", 0]}
     made = {**emitting(seed)["1"]["inputs"], "pattern": ["1", 1], "value": ["2", 0]}
     return {
         "1": {"class_type": "TestCheckpoint", "inputs": model},
@@ -188,6 +206,26 @@ async def test_jobs_go_where_their_model_is_loaded(tmp_path: Path) -> None:
     assert ends == [JobStatus.SUCCEEDED] * len(mix)
     assert set(lines[0] + lines[1]) == set(CHECKPOINTS)
     assert sum(map(len, lines)) <= len(lines) + 2
+
+
+async def test_another_model_is_loaded_once_a_backend_is_free(
+    host: Host, engines: list[RunningEngine]
+) -> None:
+    """While it works with one model, jobs with another wait with us, and go on when it is done."""
+    await host.roster.drain(host.fleet.members[1])
+    first = await placed(host, loading(CHECKPOINTS[0], 500, seconds=1.0))
+    await until_status(host, first, JobStatus.RUNNING)
+    other = await placed(host, loading(CHECKPOINTS[1], 501))
+    same = await placed(host, loading(CHECKPOINTS[0], 502))
+
+    async def the_same_is_inside() -> bool:
+        return same in (await inside(engines[0].url))[1]
+
+    await until(the_same_is_inside)
+    assert (await host.job_queue.get(other)).record.attempts == 0
+    assert [(await end(host, job)).status for job in (first, same, other)] == [
+        JobStatus.SUCCEEDED
+    ] * 3
 
 
 # Backends that take part no more
@@ -251,7 +289,10 @@ async def test_what_was_only_at_hand_leaves_a_draining_backend(
 
 
 async def test_a_backend_that_lost_a_node_sends_its_job_on(
-    engines: list[RunningEngine], small: RunningEngine, tmp_path: Path
+    engines: list[RunningEngine],
+    small: RunningEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where a backend has less than it told last and refuses a graph, another one runs it, and
     the attempt never was; from then on it gets no such job."""
@@ -259,7 +300,18 @@ async def test_a_backend_that_lost_a_node_sends_its_job_on(
         await until_learned(host)
         believed, other = host.fleet.members
         assert other.known is not None
-        believed.remember(other.known)
+        tell, run, before = believed.backend.raw_object_info, believed.backend.submit, other.known
+
+        async def tell_what_was() -> bytes:
+            return before.body()
+
+        async def lose_it_and_run(*arguments: Any, **options: Any) -> Any:
+            monkeypatch.setattr(believed.backend, "raw_object_info", tell)
+            return await run(*arguments, **options)
+
+        monkeypatch.setattr(believed.backend, "raw_object_info", tell_what_was)
+        monkeypatch.setattr(believed.backend, "submit", lose_it_and_run)
+        await believed.read_catalog()
         job_id = await placed(host, emitting(352))  # the first of two idle ones gets it
 
         events = await story(host, job_id)
@@ -421,7 +473,8 @@ async def waits(host: Host, jobs: list[str]) -> list[tuple[float, float] | None]
 
 async def test_where_nothing_was_learned_nothing_is_expected(host: Host) -> None:
     """No number is better than one that is made up."""
-    first = await host.job_queue.submit(emitting(420), **_placement(host, emitting(420)))
+    graph = sleeping(60.0, 420)
+    first = await host.job_queue.submit(graph, **_placement(host, graph))
     jobs = [await placed(host, sleeping(60.0, 421 + number)) for number in range(6)]
 
     assert first.expected_wait is None
@@ -440,10 +493,7 @@ async def test_a_job_that_waits_is_told_how_long(host: Host, engines: list[Runni
         standings.append(job)
     jobs = [one.record.id for one in standings]
 
-    async def four_are_inside() -> bool:
-        return [len(running + rest) for running, rest in await where(engines)] == [2, 2]
-
-    await until(four_are_inside)
+    await until_full(engines)
     for job_id in jobs[:2]:
         await until_status(host, job_id, JobStatus.RUNNING)
 
@@ -468,6 +518,7 @@ async def test_other_work_may_come_first(host: Host, engines: list[RunningEngine
     for engine in engines:
         host.times.learn(kind_of("nap"), engine.url, Timings(running=10.0))
     jobs = [await placed(host, sleeping(60.0, 440 + number)) for number in range(6)]
+    await until_full(engines)
     alone = (await waits(host, jobs))[-1]
     await placed(host, {"1": {"class_type": "TestText", "inputs": {"text": "x"}}})
 

@@ -74,6 +74,23 @@ async def test_a_warm_backend_gets_its_model(queue: JobQueue) -> None:
     assert claim is not None and claim.record.backend == "warm"
 
 
+async def test_a_busy_place_is_kept_for_the_model_that_is_next(queue: JobQueue) -> None:
+    """A backend that works with another model is not given the next job yet, nor any behind it,
+    until it is free; one that has the model takes it at once."""
+    first = await queue.submit(GRAPH, model="sdxl", priority=1)
+    await queue.submit(GRAPH, model="flux")
+    busy = Offer("busy", ("",), warm=("flux",), only_warm=True)
+    warm = Offer("warm", ("",), warm=("sdxl",), only_warm=True, wait=9.0)
+
+    assert await queue.claim("server", [busy], lease=30) is None
+    claim = await queue.claim("server", [busy, warm], lease=30)
+    behind = await queue.claim("server", [busy], lease=30)
+
+    assert claim is not None and behind is not None
+    assert (claim.record.id, claim.record.backend) == (first.record.id, "warm")
+    assert (behind.record.model, behind.record.backend) == ("flux", "busy")
+
+
 @pytest.mark.parametrize("runs", [True, False])
 async def test_who_heeds_work_hears_of_it_with_its_pool(queue: JobQueue, runs: bool) -> None:
     """When a job comes and when it comes back, at once, its pool is among those that wait."""

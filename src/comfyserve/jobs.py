@@ -304,13 +304,19 @@ class Offer:
     """A backend that has a place for one more job.
 
     *pools* are those it can run jobs of, *warm* the models that it has loaded. *wait* is how many
-    seconds pass before it could begin.
+    seconds pass before it could begin. One that is *only_warm* takes no job whose model is another:
+    it waits for that until it has no other job, as loading takes longer than bringing it there.
     """
 
     backend: str
     pools: tuple[str, ...]
     warm: tuple[str, ...] = ()
     wait: float = 0.0
+    only_warm: bool = False
+
+    def takes(self, model: str) -> bool:
+        """Whether it takes a job with that *model* now."""
+        return not self.only_warm or not model or model in self.warm
 
 
 @dataclass(frozen=True, slots=True)

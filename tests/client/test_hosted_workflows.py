@@ -78,7 +78,11 @@ async def test_what_is_hosted_is_listed_and_described(client: AsyncClient) -> No
     schema = await client.workflows["text_to_image"].schema()
     detail = await client.workflows["text_to_image"].describe()
 
+    image = (await client.workflows["image_to_image"].schema())["properties"]["image"]
     assert names == ["image_to_image", "text_to_image", "wait"]
+    assert (await client.workflows["image_to_image"].schema())["required"] == ["image"]
+    assert "default" not in image
+    assert "required" not in schema
     assert schema["type"] == "object"
     assert {"prompt", "seed", "steps"} <= schema["properties"].keys()
     assert detail["inputs"] == schema

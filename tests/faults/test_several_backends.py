@@ -150,6 +150,7 @@ def test_a_backend_without_the_node_is_passed_over(pair: Pair, start_engine: Eng
     first.kill()
 
     start_engine(port=int(first.url.rpartition(":")[2]), name="one", test_nodes=False)
+    wait_until(lambda: pair.backends()[0]["state"] == "up")
     pair.tell("POST", 1, "/resume")
 
     ended = [pair.calls.until_over(job_id, NOTICED) for job_id in jobs]

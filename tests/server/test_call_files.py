@@ -255,7 +255,7 @@ def test_a_file_that_has_to_be_given(engine: str, tmp_path: Path) -> None:
     graph = WORKFLOWS["scale"] | {"1": {"class_type": "LoadImage", "inputs": {"image": "no.png"}}}
     with calling(tmp_path, engine) as calls:
         (tmp_path / "workflows" / "scale.json").write_text(json.dumps(graph), encoding="utf-8")
-        wait_until(lambda: "no.png" in calls.client.get("/api/workflows/scale").text)
+        wait_until(lambda: "required" in calls.client.get("/api/workflows/scale").json()["inputs"])
         assert "has to be given" in problems(calls.call("scale", {}))["image"]
         assert calls.waiting() == 0
         told = calls.client.post("/api/workflows/scale/validate", json={}).json()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 import uuid
@@ -10,6 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from comfyserve.denials import InvalidRequest
+from comfyserve.server.workflows.call_inputs import bind_call
+from comfyserve.workflows.workflow import Workflow
 from tests.engines import running_engine
 from tests.server.calling import SIDECARS, Calls, calling, code, problems
 from tests.server_calls import wait_until
@@ -466,3 +470,13 @@ def test_values_without_end_are_refused_unread(calls: Calls) -> None:
     )
     assert code(answer) == (422, "invalid_request"), answer.text[:200]
     assert "more than 1,000,000 values" in answer.text
+
+
+def test_addresses_in_a_large_graph_are_few() -> None:
+    """Each address goes through the whole graph, so a large one takes no hundreds of them."""
+    node = {"class_type": "TestSleep", "inputs": {"seconds": 1.0}}
+    graph = {str(number): node for number in range(2_500)}
+    workflow = Workflow.from_bytes(json.dumps(graph).encode(), "large")
+    inputs = {f"{number}.seconds": 2.0 for number in range(401)}
+    with pytest.raises(InvalidRequest, match="401 inputs by their addresses"):
+        bind_call(workflow, inputs, may_address=True, rng=random.Random(1))

@@ -86,6 +86,19 @@ def test_a_job_has_all_that_the_contract_requires() -> None:
     assert job_document(Standing(waiting), LINKS)["expected_wait"] is None
 
 
+def test_a_list_shows_how_long_inputs_begin() -> None:
+    """A page of jobs stays small whatever they were given; what is short is whole."""
+    given = {"prompt": "fox " * 1000, "steps": 4, "seed": None, "points": [[1, 2]] * 1000}
+    called = Standing(replace(RECORD, workflow="portrait", inputs=given))
+
+    listed = job_document(called, LINKS, brief=True)["inputs"]
+
+    assert job_document(called, LINKS)["inputs"] == given
+    assert (listed["steps"], listed["seed"]) == (4, None)
+    assert listed["prompt"].startswith("fox fox") and listed["prompt"].endswith(" …")
+    assert max(len(listed["prompt"]), len(listed["points"])) <= 2000
+
+
 def test_a_job_fits_its_model() -> None:
     """The document of a job is what the OpenAPI document promises, and nothing besides."""
     document = job_document(Standing(RECORD, Progress(0.5, 1, 2, remaining=(1.0, 2.0))), LINKS)

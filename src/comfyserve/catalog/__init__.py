@@ -1,6 +1,6 @@
 """The workflows on offer: a folder that is watched, and what was published besides."""
 
-from comfyserve.catalog.catalog import Catalog, Problem
+from comfyserve.catalog.catalog import Catalog, Problem, check_folder
 from comfyserve.catalog.changes import Change
 from comfyserve.catalog.documents import drift_document, workflow_detail, workflow_item
 from comfyserve.catalog.drift import Drift, Misfit
@@ -20,6 +20,7 @@ __all__ = [
     "Problem",
     "Published",
     "Publishing",
+    "check_folder",
     "check_name",
     "drift_document",
     "inspect",

@@ -97,7 +97,7 @@ class Catalog:
         (*patience*). Raises `WorkflowFolderMissing`; a folder that goes away later keeps what it
         had on offer.
         """
-        path = None if folder is None else await asyncio.to_thread(_checked, Path(folder))
+        path = None if folder is None else await asyncio.to_thread(check_folder, Path(folder))
         catalog = cls(None if path is None else Folder(path, patience=patience))
         work = catalog._read_and_watch(tuple(published), catalogs or {}, pause)
         watch = asyncio.create_task(work, name="watch over the workflows")
@@ -376,7 +376,7 @@ class Catalog:
         log_drift(worse, mended)
 
 
-def _checked(folder: Path) -> Path:
+def check_folder(folder: Path) -> Path:
     """The folder, which can be read."""
     try:
         with os.scandir(folder):

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from comfyserve.catalog.drift import Drift
 from comfyserve.catalog.entry import Entry
+from comfyserve.catalog.own_files import files_nowhere
 from comfyserve.workflows.graph import nodes_of
 from comfyserve.workflows.parameters import Media, Parameter
 from comfyserve.workflows.workflow import Workflow
@@ -76,7 +77,7 @@ def workflow_detail(
         "format": workflow and ("api" if workflow.editor is None else "editor"),
         "convention": workflow and workflow.convention,
         "is_described": workflow is not None and workflow.catalog is not None,
-        "inputs": inputs_schema(parameters),
+        "inputs": inputs_schema(workflow) if workflow else _NO_INPUTS,
         "basic": [parameter.name for parameter in parameters if not parameter.advanced],
         "advanced": [parameter.name for parameter in parameters if parameter.advanced],
         "outputs": _outputs(workflow) if workflow else [],
@@ -98,10 +99,21 @@ def drift_document(drift: Drift, named: Named = str) -> Document:
     }
 
 
-def inputs_schema(parameters: Sequence[Parameter]) -> Document:
-    """What a call takes, as the JSON Schema of an object."""
-    properties = {parameter.name: _property(parameter) for parameter in parameters}
-    return {"type": "object", "properties": properties, "additionalProperties": False}
+def inputs_schema(workflow: Workflow) -> Document:
+    """What a call takes, as the JSON Schema of an object.
+
+    A file is required where the backend that the workflow is described by does not have its own.
+    """
+    properties = {parameter.name: _property(parameter) for parameter in workflow.parameters}
+    schema = _NO_INPUTS | {"properties": properties}
+    known = () if workflow.catalog is None else (workflow.catalog,)
+    required = [one.name for one, _ in files_nowhere(workflow.parameters, workflow.graph, known)]
+    for name in required:
+        properties[name].pop("default", None)
+    return schema | ({"required": required} if required else {})
+
+
+_NO_INPUTS: Final[Document] = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 def _property(parameter: Parameter) -> Document:

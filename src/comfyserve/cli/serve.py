@@ -46,12 +46,16 @@ def settings_from(options: Options) -> Settings:
 async def serve(options: Options) -> None:
     """Serve until a signal asks to stop, then let running jobs end for a while.
 
-    Raises `SettingsInvalid`, `AddressUnsafe`, `AddressUnusable`, `ExtraMissing`,
-    `EngineUnavailable`, and what the host raises when the data cannot be used.
+    Raises `SettingsInvalid`, `WorkflowFolderMissing`, `AddressUnsafe`, `AddressUnusable`,
+    `ExtraMissing`, `EngineUnavailable`, and what the host raises when the data cannot be used.
     """
     settings = settings_from(options)
     _need_server_extra()
+    from comfyserve.catalog import check_folder
     from comfyserve.cli import web_server
+
+    if settings.workflows is not None:
+        check_folder(settings.workflows)
 
     await web_server.prepare(settings)
     stop = _stop_signal()

@@ -68,7 +68,10 @@ class Lane:
         if not (mine := self._fleet.runnable(self.member, pools)):
             return None
         warm = (self._model,) if self._model else ()
-        return Offer(self.member.name, mine, warm=warm, wait=self.wait)
+        is_busy = bool(self.inside)
+        return Offer(
+            self.member.name, mine, warm=warm, wait=self.wait, only_warm=is_busy and bool(warm)
+        )
 
     @property
     def wait(self) -> float:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from comfyserve.dispatcher.desk import Desk
@@ -44,6 +45,8 @@ class Matching:
         # The pools in which no job waited when the queue was asked last, unless some came since.
         self._has_news = True
         self._empty: set[str] = set()
+        # Places that were offered in vain since then, though jobs may wait for them.
+        self._in_vain: set[Offer] = set()
         self._queue.heed_work(self._hear_of_work)
 
     def stir(self) -> None:
@@ -62,9 +65,11 @@ class Matching:
         if self._has_news:
             self._has_news = False
             self._empty.clear()
+            self._in_vain = set()
         offers = self._offers()
         pools = {pool for offer in offers for pool in offer.pools}
-        if pools <= self._empty:
+        places = {replace(offer, wait=0.0) for offer in offers}
+        if pools <= self._empty or places == self._in_vain:
             await self._stirred.wait()
             return
         try:
@@ -74,7 +79,9 @@ class Matching:
             log.warning("No job can be claimed: %s", error, exc_info=not is_known)
             await asyncio.sleep(STORE_PAUSE)
             return
-        if claim is None or not claim.more_wait:
+        if claim is None and any(offer.only_warm for offer in offers):
+            self._in_vain = places
+        elif claim is None or not claim.more_wait:
             self._empty |= pools
         if claim is not None:
             await self._hand_over(claim)

@@ -29,6 +29,9 @@ from comfyserve.server.links import Links
 Document = dict[str, Any]
 
 _encoder: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_MOST_LISTED: Final = 2000
+"""Letters of an input that a list of jobs shows."""
+
 _LAST_TIME: Final = "9999-12-31T23:59:59.999Z"
 
 
@@ -44,8 +47,8 @@ def answer(
     return Response(encoded(document), status, headers, "application/json")
 
 
-def job_document(standing: Standing, links: Links) -> Document:
-    """A job as it stands, ready for JSON."""
+def job_document(standing: Standing, links: Links, *, brief: bool = False) -> Document:
+    """A job as it stands, ready for JSON; a *brief* one tells only how long inputs begin."""
     record = standing.record
     document: Document = {
         "id": record.id,
@@ -80,8 +83,17 @@ def job_document(standing: Standing, links: Links) -> Document:
         document["metadata"] = told if isinstance(told, str) else dict(told)
     if record.workflow is not None:
         document["workflow"] = record.workflow
-        document["inputs"] = dict(record.inputs)
+        inputs = record.inputs.items()
+        document["inputs"] = {name: _begun(one) if brief else one for name, one in inputs}
     return document
+
+
+def _begun(value: object) -> object:
+    """A value that is long as the text that it begins with, so that a list of jobs stays small."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = value if isinstance(value, str) else _encoder.encode(value)
+    return value if len(text) <= _MOST_LISTED else f"{text[: _MOST_LISTED - 2]} …"
 
 
 def output_document(output: Output, job_id: str, expires_at: float, links: Links) -> Document:

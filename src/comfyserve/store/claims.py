@@ -49,28 +49,39 @@ def claim(
 def _choose(
     offers: Sequence[Offer], heads: Sequence[Head], bonus: float
 ) -> tuple[Head, Offer] | None:
-    """The job that is next, and the offer that suits it best; the first of equal ones."""
-    best: tuple[tuple[int, float, int], Head] | None = None
-    takers: defaultdict[str, list[Offer]] = defaultdict(list)
-    warm: defaultdict[str, set[str]] = defaultdict(set)
-    for offer in offers:
-        for pool in offer.pools:
-            takers[pool].append(offer)
-            warm[pool].update(offer.warm)
-    for head in heads:
-        ahead = bonus if head.model in warm[head.pool] else 0.0
-        order = (head.rank, head.turn - ahead, head.number)
-        if best is None or order < best[0]:
-            best = order, head
-    if best is None:
+    """The job that is next, and the offer that suits it best; the first of equal ones.
+
+    Offers that do not take the next job yet, for its model, are kept for it: no other job goes
+    before it there.
+    """
+    head = _next(offers, heads, bonus)
+    if head is None:
         return None
-    head = best[1]
 
     def wait(offer: Offer) -> float:
         is_cold = head.model and head.model not in offer.warm
         return offer.wait + (bonus if is_cold else 0.0)
 
-    return head, min(takers[head.pool], key=wait)
+    could = [offer for offer in offers if head.pool in offer.pools]
+    if takers := [offer for offer in could if offer.takes(head.model)]:
+        return head, min(takers, key=wait)
+    return _choose([offer for offer in offers if offer not in could], heads, bonus)
+
+
+def _next(offers: Sequence[Offer], heads: Sequence[Head], bonus: float) -> Head | None:
+    best: tuple[tuple[int, float, int], Head] | None = None
+    warm: defaultdict[str, set[str]] = defaultdict(set)
+    for offer in offers:
+        for pool in offer.pools:
+            warm[pool].update(offer.warm)
+    for head in heads:
+        if head.pool not in warm:
+            continue
+        ahead = bonus if head.model in warm[head.pool] else 0.0
+        order = (head.rank, head.turn - ahead, head.number)
+        if best is None or order < best[0]:
+            best = order, head
+    return None if best is None else best[1]
 
 
 def _give(sql: Sql, number: int, backend: str, holder: str, until: float, now: float) -> Claim:

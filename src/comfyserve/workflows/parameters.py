@@ -26,6 +26,9 @@ from comfyserve.workflows.json_bounds import MOST_VALUES, holds_more_than
 LARGEST_FRESH_SEED = 2**53 - 1
 """The largest seed we draw: larger whole numbers do not survive a browser."""
 
+_LONGEST_SEED = 100
+_DIGITS = re.compile(r"\s*-?[0-9]{1,30}\s*")
+
 LARGEST_SEED = 2**64 - 1
 
 
@@ -215,7 +218,7 @@ class Seed(Integer):
         """The seed; -1 asks for a fresh one."""
         if value is None:
             return -1
-        if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,30}\s*", value):
+        if isinstance(value, str) and len(value) <= _LONGEST_SEED and _DIGITS.fullmatch(value):
             value = int(value)
         draws = isinstance(value, int | float) and not isinstance(value, bool) and value == -1
         return -1 if draws else Integer.check(self, value)

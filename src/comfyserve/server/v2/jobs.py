@@ -67,7 +67,7 @@ async def list_jobs(request: Request) -> Response:
     links = links_of(request)
     return answer(
         {
-            "jobs": [job_document(standing, links) for standing in page.items],
+            "jobs": [job_document(standing, links, brief=True) for standing in page.items],
             "next_cursor": page.next_cursor,
             "truncated": page.next_cursor is not None,
         }

@@ -34,6 +34,9 @@ from comfyserve.workflows.workflow import Bound, Workflow
 MOST_INPUTS: Final = 1000
 """How many inputs a call may have: each that is none costs a search for what was meant."""
 
+_MOST_SEARCHED: Final = 1_000_000
+"""Nodes that are looked through for the addresses of one call: each goes through all."""
+
 _LONGEST_NAME: Final = 1000
 
 _LONGEST_OBJECT: Final = 10_000
@@ -118,6 +121,7 @@ def bind_call(
     `InvalidRequest` for more inputs than any workflow has.
     """
     _refuse_too_many(inputs)
+    _refuse_long_search(workflow, inputs)
     if workflow.catalog is not None:
         workflow = workflow.described_by(workflow.catalog)
     reading = _Reading(workflow, may_address)
@@ -139,6 +143,16 @@ def _refuse_too_many(inputs: Mapping[str, object]) -> None:
         )
     if any(len(name) > _LONGEST_NAME for name in inputs):
         raise InvalidRequest(f"An input's name may have {_LONGEST_NAME:,} characters at most.")
+
+
+def _refuse_long_search(workflow: Workflow, inputs: Mapping[str, object]) -> None:
+    names = {parameter.name for parameter in workflow.parameters}
+    addresses = sum(name not in names and "." in name for name in inputs)
+    if addresses * len(workflow.graph) > _MOST_SEARCHED:
+        raise InvalidRequest(
+            f"The call sets {addresses:,} inputs by their addresses, too many for a graph of "
+            f"{len(workflow.graph):,} nodes. Give these inputs names in a sidecar."
+        )
 
 
 class _Reading:

@@ -112,7 +112,7 @@ def _operation(pattern: Document, call: Document, workflow: Workflow, id: str) -
 
 def _bodies(call: Document, workflow: Workflow, title: str) -> Document:
     """What is sent as JSON, and what in a form."""
-    inputs = inputs_schema(workflow.parameters) | {"title": title}
+    inputs = inputs_schema(workflow) | {"title": title}
     named: Document = inputs["properties"]
     fields = {one.name: _form_field(one, named[one.name]) for one in workflow.parameters}
     besides = {name: call["properties"][name] for name in _IN_FORMS} | {"inputs": inputs}
