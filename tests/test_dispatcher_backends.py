@@ -289,10 +289,7 @@ async def test_what_was_only_at_hand_leaves_a_draining_backend(
 
 
 async def test_a_backend_that_lost_a_node_sends_its_job_on(
-    engines: list[RunningEngine],
-    small: RunningEngine,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    engines: list[RunningEngine], small: RunningEngine, tmp_path: Path
 ) -> None:
     """Where a backend has less than it told last and refuses a graph, another one runs it, and
     the attempt never was; from then on it gets no such job."""
@@ -300,18 +297,7 @@ async def test_a_backend_that_lost_a_node_sends_its_job_on(
         await until_learned(host)
         believed, other = host.fleet.members
         assert other.known is not None
-        tell, run, before = believed.backend.raw_object_info, believed.backend.submit, other.known
-
-        async def tell_what_was() -> bytes:
-            return before.body()
-
-        async def lose_it_and_run(*arguments: Any, **options: Any) -> Any:
-            monkeypatch.setattr(believed.backend, "raw_object_info", tell)
-            return await run(*arguments, **options)
-
-        monkeypatch.setattr(believed.backend, "raw_object_info", tell_what_was)
-        monkeypatch.setattr(believed.backend, "submit", lose_it_and_run)
-        await believed.read_catalog()
+        believed.remember(other.known)
         job_id = await placed(host, emitting(352))  # the first of two idle ones gets it
 
         events = await story(host, job_id)
