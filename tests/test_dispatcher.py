@@ -321,15 +321,16 @@ async def test_a_database_that_is_locked_for_a_while_loses_no_job(
     async with hosting(data, engine.url, busy_timeout=0.1) as host:
         job_id = await submit(host, sleeping(0.3, 170))
         await until_status(host, job_id, JobStatus.RUNNING)
-        other = sqlite3.connect(data / DATABASE_NAME, isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
+        other = sqlite3.connect(data / DATABASE_NAME, isolation_level=None, check_same_thread=False)
+        # Whoever writes just then needs this loop to come to an end.
+        await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")
 
         async def has_run() -> bool:
             return job_id in await ran(engine.url)
 
         await until(has_run)
         await asyncio.sleep(0.5)  # long enough that a write has failed
-        other.execute("COMMIT")
+        await asyncio.to_thread(other.execute, "COMMIT")
         other.close()
 
         events = await story(host, job_id)

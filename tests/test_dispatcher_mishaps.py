@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -91,14 +92,15 @@ async def test_a_database_that_is_away_for_longer_than_a_lease_loses_no_job(
     async with hosting(data, engine.url, busy_timeout=0.1, lease=1.0) as host:
         job_id = await submit(host, sleeping(0.3, 305))
         await until_status(host, job_id, JobStatus.RUNNING)
-        other = sqlite3.connect(data / DATABASE_NAME, isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
+        other = sqlite3.connect(data / DATABASE_NAME, isolation_level=None, check_same_thread=False)
+        # Whoever writes just then needs this loop to come to an end.
+        await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")
 
         async def is_left() -> bool:
             return "A job is left as it is for now" in caplog.text
 
         await until(is_left)
-        other.execute("COMMIT")
+        await asyncio.to_thread(other.execute, "COMMIT")
         other.close()
 
         events = await story(host, job_id)

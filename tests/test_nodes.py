@@ -371,7 +371,7 @@ def test_example_picture_can_be_loaded(bench: Bench) -> None:
         each for each in example("image_to_image").values() if each["class_type"] == "LoadImage"
     )
     name = load["inputs"]["image"]
-    (bench.folders.path("input") / name).write_bytes((EXAMPLES / name).read_bytes())
+    (bench.folders.path("input") / name).write_bytes((EXAMPLES / "inputs" / name).read_bytes())
 
     image, mask = bench.run("LoadImage", image=name).values
 

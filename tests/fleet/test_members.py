@@ -145,10 +145,15 @@ async def test_a_catalogue_that_is_the_same_is_not_read_again() -> None:
     ):
         [member] = fleet.members
         await until_learned(member)
+
+        async def is_asked_again() -> bool:
+            return there.asked["/object_info"] > 2
+
+        await until(is_asked_again)
         before, version = member.catalog, fleet.version
 
         async def is_asked_often() -> bool:
-            return there.asked["/object_info"] > 4
+            return there.asked["/object_info"] > 6
 
         await until(is_asked_often)
         assert member.catalog is before
