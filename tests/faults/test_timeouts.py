@@ -41,9 +41,9 @@ def test_a_job_may_run_only_so_long(start_server: Servers, engine: RunningEngine
 def test_a_job_may_wait_only_so_long(start_server: Servers, engine: RunningEngine) -> None:
     """A job that waits longer than `queue_timeout` expires when it is due and never runs, also
     when the server was down at that moment; the one that ran meanwhile is left alone."""
-    server = start_server(queue_timeout=1)
+    server = start_server(queue_timeout=2)
     calls = ServerCalls(server.url)
-    graphs = [Counted(seconds=6), Counted(), Counted(), Counted()]
+    graphs = [Counted(seconds=9), Counted(), Counted(), Counted()]
     jobs = [calls.submit(each.graph)["id"] for each in graphs[:3]]
     calls.until_running(jobs[0])
 
