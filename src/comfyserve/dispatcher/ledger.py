@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Final
 
 from comfyserve.dispatcher.desk import Desk
 from comfyserve.dispatcher.news import Batch, News
@@ -11,6 +12,9 @@ from comfyserve.events import NumberedEvent, ProgressMade, StatusChanged
 from comfyserve.jobs import Claim, JobStatus
 from comfyserve.refusals import LeaseLost
 from comfyserve.workflows.needs import Needs
+
+MANY_LISTENERS: Final = 8
+"""From so many on the last one hears so much later than the first that nothing waits for more."""
 
 
 class Ledger:
@@ -34,7 +38,7 @@ class Ledger:
 
         *lose* is called where the job turns out to be somebody else's.
         """
-        while (batch := await self._news.next()) is not None:
+        while (batch := await self._news.next(self._may_linger)) is not None:
             if self.has_lease and batch.lasting:
                 try:
                     await self._record(batch.lasting)
@@ -73,6 +77,9 @@ class Ledger:
         await self._desk.write(
             self._id, lambda: queue.requeue(lease, counts=counts, note=note, needs=needs)
         )
+
+    def _may_linger(self) -> bool:
+        return self._desk.queue.listeners(self._id) < MANY_LISTENERS
 
     def _with_whole_wait(self, end: StatusChanged) -> StatusChanged:
         """The execution knows how long the backend let the job wait; it waited here before."""

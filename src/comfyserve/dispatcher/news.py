@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -75,13 +76,14 @@ class News:
         self._filled.set()
         self._over.set()
 
-    async def next(self) -> Batch | None:
-        """What came since the last time, once something did and what follows at once is there.
+    async def next(self, may_linger: Callable[[], bool] = lambda: True) -> Batch | None:
+        """What came since the last time, once something did; and, where it *may_linger*, once what
+        follows at once is there.
 
         None after `close`; what was left is then the `rest`.
         """
         await self._filled.wait()
-        if self._batch.lasting and not self.is_over:
+        if self._batch.lasting and not self.is_over and may_linger():
             await _within(LINGER, self._over)
             if self.is_ending and not self.is_over:
                 await _within(LAST_LINGER, self._over)

@@ -60,6 +60,10 @@ class LocalFeed:
         finally:
             self._leave(job_id, listener)
 
+    def listeners(self, job_id: str) -> int:
+        """How many listen to the job right now."""
+        return len(self._listeners.get(job_id, ()))
+
     async def latest(self, job_id: str) -> Latest:
         """How far the job is and what it showed last; nothing of a job that does not run."""
         return self._latest.get(job_id, _NOTHING)

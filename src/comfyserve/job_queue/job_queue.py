@@ -319,6 +319,10 @@ class JobQueue:
         if event.job_id in self._here:
             self._feed.publish(event)
 
+    def listeners(self, job_id: str) -> int:
+        """How many follow the job live right now."""
+        return self._feed.listeners(job_id)
+
     async def heartbeat(self, holder: str, *, lease: float) -> Mapping[str, JobStatus]:
         """Hold all that *holder* holds for *lease* seconds from now; how each job of it stands."""
         return await self._jobs.heartbeat(holder, lease=lease)
