@@ -106,7 +106,7 @@ class Calls:
         self.served = served
         self.client = client
 
-    def call(self, name: str, inputs: Document | None = None, **others: Any) -> httpx.Response:
+    def call(self, name: str, inputs: object = None, **others: Any) -> httpx.Response:
         """The answer to a call in JSON; *headers* go along, all else is part of its body."""
         headers = others.pop("headers", {})
         body = ({} if inputs is None else {"inputs": inputs}) | others

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,22 @@ def calls(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
         yield running
 
 
+class _Web(http.server.ThreadingHTTPServer):
+    """Has *files* by their paths; *asked* are the paths that it was asked for."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), _Files)
+        self.files = files
+        self.asked: list[str] = []
+
+
 class _Files(http.server.BaseHTTPRequestHandler):
     """Answers with what its server has under a path."""
 
     def do_GET(self) -> None:
-        content = self.server.files.get(self.path)  # type: ignore[attr-defined]
-        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        assert isinstance(self.server, _Web)
+        content = self.server.files.get(self.path)
+        self.server.asked.append(self.path)
         self.send_response(404 if content is None else 200)
         self.send_header("Content-Type", "application/octet-stream")
         self.end_headers()
@@ -59,13 +69,11 @@ class _Files(http.server.BaseHTTPRequestHandler):
 @contextmanager
 def web(**files: bytes) -> Iterator[tuple[str, list[str]]]:
     """A web server with these files: its address, and the paths it was asked for."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Files) as server:
-        server.files = {f"/{name}": content for name, content in files.items()}  # type: ignore[attr-defined]
-        server.asked = []  # type: ignore[attr-defined]
+    with _Web({f"/{name}": content for name, content in files.items()}) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}", server.asked  # type: ignore[attr-defined]
+            yield f"http://127.0.0.1:{server.server_port}", server.asked
         finally:
             server.shutdown()
             thread.join()

@@ -90,7 +90,7 @@ def test_unknown_fields_are_refused(waiting: Calls) -> None:
     assert "Did you mean 'priority'?" in answer.json()["error"]["message"]
     answer = waiting.call("nap", None, seconds=3)
     assert '{"inputs": {"seconds": ..}}' in answer.json()["error"]["message"]
-    assert code(waiting.call("nap", [])) == (422, "invalid_request")  # type: ignore[arg-type]
+    assert code(waiting.call("nap", [])) == (422, "invalid_request")
     assert code(waiting.call("nap", {}, priority="high")) == (422, "invalid_request")
     assert code(waiting.call("nap", {}, metadata=[1])) == (422, "metadata_invalid")
     assert code(waiting.call("nap", {}, id="7")) == (422, "invalid_request")

@@ -6,29 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from comfyserve.cli.assignments import Assignments, FromOption
-from comfyserve.workflows.parameters import (
-    Anything,
-    Audio,
-    Choice,
-    Flag,
-    Image,
-    Integer,
-    Mask,
-    Media,
-    Number,
-    Parameter,
-    Seed,
-    Text,
-    Video,
-)
-
-_KINDS: Final[Mapping[str, type[Parameter]]] = {
-    one.kind: one
-    for one in (Anything, Audio, Choice, Flag, Image, Integer, Mask, Media, Number, Seed, Text)
-} | {Video.kind: Video}
+from comfyserve.workflows.parameter_kinds import KINDS
+from comfyserve.workflows.parameters import Anything, Choice, Media, Number, Parameter
 
 
 def parameters_of(schema: Mapping[str, Any]) -> tuple[Parameter, ...]:
@@ -51,7 +33,7 @@ def typed_inputs(schema: Mapping[str, Any], assignments: Assignments) -> dict[st
 
 
 def _parameter(name: str, told: Mapping[str, Any]) -> Parameter:
-    kind = _KINDS.get(str(told.get("x-kind")), Anything)
+    kind = KINDS.get(str(told.get("x-kind")), Anything)
     further: dict[str, Any] = {}
     if issubclass(kind, Number):
         further = {"minimum": told.get("minimum"), "maximum": told.get("maximum")}

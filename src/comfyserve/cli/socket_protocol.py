@@ -15,6 +15,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
+from comfyserve.server.passing_on import PassingOn
 from comfyserve.server.sockets.route import HANG_UP
 from comfyserve.server.sockets.session import LET_IN
 
@@ -121,34 +122,14 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         return self._app(scope, receive, send)
 
 
-class _Ending(asyncio.Transport):
+class _Ending(PassingOn):
     """The *transport* of a connection, which ends soon after it is closed, read or not."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        super().__init__()
-        self._transport = transport
-        self._loop = asyncio.get_running_loop()
+        super().__init__(transport)
         self._abort: asyncio.TimerHandle | None = None
 
-    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
-        self._transport.write(data)
-
     def close(self) -> None:
-        self._transport.close()
+        super().close()
         if self._abort is None:
-            self._abort = self._loop.call_later(_CLOSED_WITHIN, self._transport.abort)
-
-    def abort(self) -> None:
-        self._transport.abort()
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
-    def pause_reading(self) -> None:
-        self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        self._transport.resume_reading()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self._transport.get_extra_info(name, default)
+            self._abort = self._loop.call_later(_CLOSED_WITHIN, self.abort)

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import AbstractContextManager, aclosing, suppress
 from typing import Final
 
 from fastapi import Request, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from comfyserve.denials import InvalidRequest, TooManyStreams
+from comfyserve.denials import InvalidRequest
 from comfyserve.errors import ComfyServeError
 from comfyserve.events import Event, Noted, OutputSaved, PreviewDrawn, ProgressMade, StatusChanged
 from comfyserve.jobs import JobRecord, JobStatus, Standing
 from comfyserve.refusals import ListenerTooSlow
 from comfyserve.server.frames import Frames
 from comfyserve.server.links import Links
+from comfyserve.server.places import Places
 
 KEEPALIVE: Final = 15.0
 """Seconds of silence after which a comment tells that the stream still stands."""
@@ -50,27 +50,17 @@ class Streams:
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        self._taken: Counter[str] = Counter()
+        self._places = Places(most)
         self.frames = Frames()
 
     @property
     def open(self) -> int:
         """How many streams are open right now."""
-        return self._taken.total()
+        return self._places.taken
 
-    @contextmanager
-    def place(self, owner: str) -> Iterator[None]:
+    def place(self, owner: str) -> AbstractContextManager[None]:
         """A place for one stream. Raises `TooManyStreams`."""
-        if self._taken[owner] >= self._most:
-            raise TooManyStreams(self._most)
-        self._taken[owner] += 1
-        try:
-            yield
-        finally:
-            self._taken[owner] -= 1
-            if not self._taken[owner]:
-                del self._taken[owner]
+        return self._places.place(owner)
 
 
 async def v2_events(request: Request, job_id: str, *, owner: str, links: Links) -> Response:

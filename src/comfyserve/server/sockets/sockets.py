@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Final, Protocol
 
-from comfyserve.denials import TooManyStreams
+from comfyserve.server.places import Places
 
 CLOSED_WITHIN: Final = 5.0
 """Seconds that open sockets may take to end once the server stops."""
@@ -26,8 +25,7 @@ class Sockets:
 
     def __init__(self, most: int) -> None:
         self.is_stopping = False
-        self._most = most
-        self._taken: Counter[str | None] = Counter()
+        self._places = Places(most)
         self._open: set[Stoppable] = set()
         self._all_gone = asyncio.Event()
         self._all_gone.set()
@@ -49,21 +47,12 @@ class Sockets:
             if not self._open:
                 self._all_gone.set()
 
-    @contextmanager
-    def place(self, owner: str | None) -> Iterator[None]:
+    def place(self, owner: str | None) -> AbstractContextManager[None]:
         """A place for one socket of the *owner*, who is None until it is known.
 
         Raises `TooManyStreams`.
         """
-        if self._taken[owner] >= self._most:
-            raise TooManyStreams(self._most)
-        self._taken[owner] += 1
-        try:
-            yield
-        finally:
-            self._taken[owner] -= 1
-            if not self._taken[owner]:
-                del self._taken[owner]
+        return self._places.place(owner)
 
     async def stop(self) -> None:
         """End all sockets, which are told why; return once they have, or soon."""
