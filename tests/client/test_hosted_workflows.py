@@ -166,3 +166,19 @@ async def test_a_file_is_published_and_withdrawn(client: AsyncClient, tmp_path: 
         await client.workflows.publish("mine", tmp_path / "min.json")
     with pytest.raises(InvalidInputs, match="sidecar"):
         await client.workflows.publish("mine", file, tmp_path / "nothing.toml")
+
+
+async def test_a_path_is_a_file_for_an_input_of_any_file(
+    hosting: RunningServer, tmp_path: Path
+) -> None:
+    """Also where the author says no more than that it takes a file."""
+    shutil.copy(EXAMPLES / "image_to_image.json", tmp_path / "any.json")
+    sidecar = '[inputs.image]\ntargets = ["10.image"]\ntype = "file"\n'
+    (tmp_path / "any.toml").write_text(sidecar, encoding="utf-8")
+    async with AsyncClient(hosting.url, output_dir=tmp_path / "out") as client:
+        await client.workflows.publish("any", tmp_path / "any.json")
+
+        job = await client.workflows["any"](image=str(EXAMPLES / "inputs" / "sketch.png"))
+
+        assert len(job.outputs) == 1
+        await client.workflows.withdraw("any")

@@ -20,6 +20,8 @@ from comfyserve.client.submission import CallWish
 from comfyserve.client.uploads import Readable, as_upload, check_content
 from comfyserve.errors import InputProblem, InvalidInputs
 from comfyserve.jobs import Metadata
+from comfyserve.workflows.parameter_kinds import KINDS
+from comfyserve.workflows.parameters import Media
 
 if TYPE_CHECKING:
     from comfyserve.client.job_handle import AsyncJobHandle, FinishedJob
@@ -29,7 +31,7 @@ OutputDir = str | os.PathLike[str] | None
 Content = str | os.PathLike[str] | bytes
 """A file's path, or what is in it."""
 
-_MEDIA: Final = frozenset({"image", "mask", "video", "audio"})
+_MEDIA: Final = frozenset(kind for kind, made in KINDS.items() if issubclass(made, Media))
 
 Submit = Callable[..., Awaitable["AsyncJobHandle"]]
 """Hands in a `CallWish`; the client's own."""
