@@ -58,7 +58,9 @@ async def read_json_call(request: Request, key: str | None, workflow: Workflow |
     for name in document:
         if name not in FIELDS:
             example = f'{{"inputs": {{{json.dumps(name)}: ..}}}}'
-            raise InvalidRequest(f"The body has the input {name!r} beside 'inputs'. Put it inside: {example}.")
+            raise InvalidRequest(
+                f"The body has the input {name!r} beside 'inputs'. Put it inside: {example}."
+            )
     inputs = document.get("inputs")
     if inputs is not None and not isinstance(inputs, dict):
         raise InvalidRequest("'inputs' has to be an object: the values by the inputs' names.")
