@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
@@ -34,6 +35,8 @@ def exit_code_of(
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(_ended_by_signals(work))
     except KeyboardInterrupt:
+        # A second Ctrl-C leaves wherever the work just was, also between a call and its start.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         return INTERRUPTED
     except asyncio.CancelledError:
         return TERMINATED
